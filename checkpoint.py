@@ -1,0 +1,298 @@
+"""Checkpoint folders: written whole or not at all, checked by checksum, read without executing anything.
+
+    checkpoints/
+      step_00010000/
+        model.pdparams     parameters (paddle.save)
+        model.pdopt        optimizer state, by parameter (paddle.save)
+        state.npz          LSTM states of every row of the global batch, and the reader's position
+        vocabulary.txt     the vocabulary that the word ids mean
+        checkpoint.json    model sizes, flags, step, tokens seen, seed, versions, dev perplexity, …
+        SHA256SUMS         checksums of the files above (`sha256sum -c SHA256SUMS` reads it)
+      latest               name of the folder written last
+      best                 name of the folder with the lowest dev perplexity
+
+The random numbers of a step are a function of seed and step (`bilm.StepRandom`, `reader.py`), so those
+two are the whole random state.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+import numpy as np
+import paddle
+
+MODEL_FILE = "model.pdparams"
+OPTIMIZER_FILE = "model.pdopt"
+STATE_FILE = "state.npz"
+VOCABULARY_FILE = "vocabulary.txt"
+INFO_FILE = "checkpoint.json"
+SUMS_FILE = "SHA256SUMS"
+PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
+
+PathLike = Union[str, Path]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or used; the message says which and why."""
+
+
+class Checkpoint(NamedTuple):
+    """What is in a checkpoint folder."""
+
+    path: Path
+    info: Dict[str, Any]
+    model: Dict[str, np.ndarray]
+    optimizer: Dict[str, np.ndarray]
+    state: Dict[str, np.ndarray]
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads what `paddle.save` writes for dictionaries of arrays and refuses every other class."""
+
+    ALLOWED = {"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"}
+
+    def find_class(self, module, name):
+        if module.split(".")[0] == "numpy" and name in self.ALLOWED:
+            # NumPy 2 renamed numpy.core; either may have written the file.
+            core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
+            return super().find_class(re.sub(r"^numpy\._?core", core, module), name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+
+
+def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
+    """Return the arrays of a `.pdparams` or `.pdopt` file without executing code from it.
+
+    Raises:
+        CheckpointError: damaged, or holds something else than arrays.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = _ArrayUnpickler(file).load()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}")
+    except Exception as error:  # a damaged pickle raises nearly anything; all of it means the same here
+        raise CheckpointError(f"{path}: not a readable Paddle parameter file: {error}")
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected named arrays, found {type(content).__name__}")
+    content.pop("StructuredToParameterName@@", None)
+    wrong = [str(name) for name, value in content.items() if not isinstance(value, np.ndarray)]
+    if wrong:
+        raise CheckpointError(f"{path}: not arrays: {', '.join(wrong[:5])}")
+    return content
+
+
+def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
+    """Return the optimizer's state under `<parameter's path in the model>/<accumulator>`.
+
+    Paddle's own keys hold a per-process counter; these hold for every process and Paddle version.
+    """
+    paths = {parameter.name: path for path, parameter in model.named_parameters()}
+    named = {}
+    for key, value in optimizer.state_dict().items():
+        owner = max((name for name in paths if key.startswith(name + "_")), key=len, default=None)
+        if owner is not None:
+            named[f"{paths[owner]}/{key[len(owner) + 1 :]}"] = value
+    return named
+
+
+def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray]) -> None:
+    """Give an optimizer the state that `optimizer_arrays` returned; its learning rate stays."""
+    names = {path: parameter.name for path, parameter in model.named_parameters()}
+    renamed = {}
+    for key, value in arrays.items():
+        path, accumulator = key.split("/")
+        renamed[f"{names[path]}_{accumulator}"] = paddle.to_tensor(value)
+    optimizer.set_state_dict(renamed)
+
+
+def _sync(path: Path) -> None:
+    """Have the operating system put a file or folder on the disk (folders: where the system can)."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old or the new content, never a part."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    _sync(beside)
+    os.replace(beside, path)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def step_folder(root: PathLike, step: int) -> Path:
+    """Return the folder of a step's checkpoint."""
+    return Path(root) / f"step_{step:08d}"
+
+
+def _steps(root: Path) -> List[int]:
+    """Return the steps with a complete checkpoint, in ascending order."""
+    if not root.is_dir():
+        return []
+    return sorted(int(entry.name[5:]) for entry in root.iterdir() if re.fullmatch(r"step_\d{8,}", entry.name))
+
+
+def _pointer(root: Path, name: str) -> Optional[int]:
+    """Return the step that `latest` or `best` names, None if it names no folder there."""
+    try:
+        found = re.fullmatch(r"step_(\d{8,})", (root / name).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(found[1]) if found and step_folder(root, int(found[1])).is_dir() else None
+
+
+def save(
+    root: PathLike,
+    info: Dict[str, Any],
+    model: Dict[str, Any],
+    optimizer: Dict[str, Any],
+    state: Dict[str, np.ndarray],
+    vocabulary: str,
+    keep: int = 3,
+    best: bool = False,
+) -> Path:
+    """Write the checkpoint of step `info["step"]`, then drop those not wanted any more.
+
+    Args:
+        root: the folder of all checkpoints of a run; made if needed.
+        info: goes to `checkpoint.json` as it is.
+        model, optimizer: named tensors or arrays.
+        state: named arrays.
+        vocabulary: text of the vocabulary file.
+        keep: so many of the newest stay, besides the best one.
+        best: this one has the lowest dev perplexity so far.
+
+    Raises:
+        CheckpointError: writing failed (disk full, no permission …); what was there is intact.
+    """
+    root = Path(root)
+    folder = step_folder(root, info["step"])
+    beside = folder.with_name(folder.name + ".tmp")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(root)
+        beside.mkdir()
+        paddle.save(model, str(beside / MODEL_FILE))
+        paddle.save(optimizer, str(beside / OPTIMIZER_FILE))
+        np.savez(beside / STATE_FILE, **state)
+        (beside / VOCABULARY_FILE).write_text(vocabulary, encoding="utf-8", newline="\n")
+        text = json.dumps(info, indent=1, ensure_ascii=False, sort_keys=True)
+        (beside / INFO_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+        sums = "".join(f"{_sha256(beside / name)}  {name}\n" for name in PAYLOAD)
+        (beside / SUMS_FILE).write_text(sums, encoding="utf-8", newline="\n")
+        for name in (*PAYLOAD, SUMS_FILE):
+            _sync(beside / name)
+        _sync(beside)
+        if folder.exists():  # left over from a run that was taken back to an earlier step
+            os.replace(folder, folder.with_name(folder.name + ".old.tmp"))
+        os.replace(beside, folder)
+        write_text(root / "latest", folder.name + "\n")
+        if best:
+            write_text(root / "best", folder.name + "\n")
+        _sync(root)
+    except (OSError, RuntimeError, ValueError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise CheckpointError(
+            f"could not write the checkpoint of step {info['step']} to {folder}: {error}; older ones are intact"
+        )
+    remove_unfinished(root)
+    _prune(root, info["step"], keep)
+    return folder
+
+
+def remove_unfinished(root: Path) -> None:
+    """Delete the half-written folders that a killed run left behind."""
+    for entry in root.glob("step_*.tmp"):
+        shutil.rmtree(entry, ignore_errors=True)
+
+
+def _prune(root: Path, step: int, keep: int) -> None:
+    best = _pointer(root, "best")
+    # Later steps belong to a run that was taken back to an earlier step; they are not ours to count.
+    for old in [known for known in _steps(root) if known <= step][:-keep]:
+        if old != best:
+            shutil.rmtree(step_folder(root, old), ignore_errors=True)
+
+
+def load(path: PathLike) -> Checkpoint:
+    """Return a checkpoint after comparing every file with its checksum.
+
+    Raises:
+        CheckpointError: naming the file that is missing, cut short or changed.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such checkpoint folder (looked from {os.getcwd()})")
+    verify(folder)
+    try:
+        info = read_info(folder)
+        with np.load(folder / STATE_FILE, allow_pickle=False) as arrays:
+            state = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error}")
+    return Checkpoint(folder, info, read_arrays(folder / MODEL_FILE), read_arrays(folder / OPTIMIZER_FILE), state)
+
+
+def read_info(folder: PathLike) -> Dict[str, Any]:
+    """Return `checkpoint.json` of a folder."""
+    return json.loads((Path(folder) / INFO_FILE).read_text(encoding="utf-8"))
+
+
+def verify(folder: Path) -> None:
+    """Raise `CheckpointError` if a file of a checkpoint folder is missing or not as it was written."""
+    try:
+        lines = (folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except OSError:
+        raise CheckpointError(f"{folder}: no {SUMS_FILE} in it; is it a checkpoint of train.py?")
+    except ValueError:
+        raise CheckpointError(f"{folder / SUMS_FILE}: damaged")
+    for name in PAYLOAD:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name}: missing")
+        if sums.get(name) != _sha256(folder / name):
+            raise CheckpointError(f"{folder / name}: damaged (it is not what {SUMS_FILE} says)")
+
+
+def candidates(root: PathLike) -> Iterator[Path]:
+    """Yield the checkpoint folders of a run that may be gone on from: `latest` first, then the ones before it."""
+    root = Path(root)
+    steps = _steps(root)
+    latest = _pointer(root, "latest")
+    for step in reversed(steps if latest is None else [step for step in steps if step <= latest]):
+        yield step_folder(root, step)
+
+
+def load_newest(root: PathLike) -> Tuple[Optional[Checkpoint], List[str]]:
+    """Return the newest sound checkpoint (None if there is none at all), and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: there are checkpoints but none of them can be read.
+    """
+    damages: List[str] = []
+    for folder in candidates(root):
+        try:
+            return load(folder), damages
+        except CheckpointError as error:
+            damages.append(str(error))
+    if damages:
+        raise CheckpointError(f"no checkpoint in {root} can be read:\n  " + "\n  ".join(damages))
+    return None, damages

@@ -1,0 +1,88 @@
+"""Where the figures of a run go: `metrics.jsonl`, VisualDL, and the terminal."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Union
+
+from visualdl import LogWriter
+
+from checkpoint import write_text
+
+# What becomes a VisualDL curve, with its tag; a record has those of its kind.
+CURVES = {
+    "train": ("loss", "sampled_loss", "perplexity", "grad_norm", "learning_rate", "tokens_per_second"),
+    "dev": ("perplexity", "perplexity_forward", "perplexity_backward"),
+}
+
+
+class MetricsLog:
+    """Appends records to `metrics.jsonl` and the same figures to VisualDL.
+
+    Opened at step k, it first forgets what an interrupted run wrote after k, so that the curves have
+    neither a gap nor a step twice. `metrics.jsonl` leads; the VisualDL file is made from it.
+
+    Args:
+        folder: holds `metrics.jsonl` and VisualDL's `vdlrecords.*.log`.
+        step: the step the run starts from; 0 starts afresh.
+    """
+
+    def __init__(self, folder: Union[str, Path], step: int):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "metrics.jsonl"
+        kept = [record for record in read_metrics(path) if record["step"] <= step] if path.exists() else []
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        for old in self.folder.glob("vdlrecords.*.log"):
+            old.unlink()
+        self._file = open(path, "a", encoding="utf-8")
+        self._writer = LogWriter(logdir=str(self.folder))
+        for record in kept:
+            self._plot(record)
+
+    def write(self, kind: str, step: int, figures: Dict[str, Any]) -> None:
+        """Record the figures of one step; `kind` is "train" or "dev"."""
+        record = {"kind": kind, "step": step, "time": time.time(), **figures}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self._plot(record)
+
+    def _plot(self, record: Dict[str, Any]) -> None:
+        for name in CURVES[record["kind"]]:
+            if name in record:
+                tag = f"{record['kind']}/{name}"
+                self._writer.add_scalar(tag=tag, value=record[name], step=record["step"], walltime=round(1000 * record["time"]))
+
+    def close(self) -> None:
+        """Finish both files."""
+        self._file.close()
+        self._writer.close()
+
+
+def read_metrics(path: Union[str, Path]) -> List[Dict[str, Any]]:
+    """Return the records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `1h02m`, `2m03s` or `4s`."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def show_progress(done: int, total: int, text: str) -> None:
+    """Redraw a progress bar on a terminal; elsewhere do nothing (plain lines are printed instead)."""
+    if not sys.stdout.isatty():
+        return
+    filled = 20 * done // total
+    line = f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
+    print("\r\033[K" + line[: os.get_terminal_size().columns - 1], end="", flush=True)
+
+
+def say(text: str) -> None:
+    """Print a line for good, over a progress bar if there is one."""
+    print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)

@@ -1,0 +1,167 @@
+"""The flags of `train.py`."""
+
+import argparse
+import sys
+from typing import List, Optional, Tuple
+
+# Flags of the original that mean nothing any more, and what does their work now.
+RETIRED = {
+    "--local": "the launcher decides how many processes train: CPU_NUM or CUDA_VISIBLE_DEVICES with run.sh",
+    "--update_method": "gradients are always averaged over the processes of paddle.distributed.launch",
+    "--test_nccl": "paddle.distributed.launch reports when processes cannot reach each other",
+    "--use_custom_samples": "--sample_softmax draws its own negative samples",
+    "--enable_ce": "every figure is in metrics.jsonl",
+    "--data_path": "--train_path, --test_path and --vocab_path name the data",
+}
+# What makes the network; a checkpoint only fits the same.
+SIZES = ("embed_size", "hidden_size", "num_layers", "proj_clip", "cell_clip")
+
+
+class OptionError(ValueError):
+    """A flag that cannot be used as given; the message says what to do."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help lists all flags\n")
+
+
+def _positive_int(text: str) -> int:
+    if not text.lstrip("-").isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+
+
+def _positive(text: str) -> float:
+    if not 0 < _number(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return float(text)
+
+
+def _share(text: str) -> float:
+    if not 0 <= _number(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text!r}")
+    return float(text)
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text.lower() in ("true", "yes", "1")
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return the parser; `description` is the head of its help."""
+    parser = _Parser(
+        prog="train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+    def group(title):
+        add = parser.add_argument_group(title).add_argument
+
+        def flag(name, type, default, help, **more):
+            shown = "" if default in (None, "") else f" (default: {default})"
+            add(name, type=type, default=default, help=help + shown, **more)
+
+        return flag
+
+    switch = dict(nargs="?", const=True, metavar="true|false")
+
+    flag = group("data")
+    flag("--train_path", str, "", "training text: glob pattern (quote it), folder or file; one segmented sentence a line")
+    flag("--test_path", str, "", "held-out text for dev perplexity, same form; empty: no evaluation")
+    flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
+    flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
+    flag("--all_train_tokens", _positive_int, None, "override the counted words of one epoch; sets the number of steps")
+    flag("--shuffle", _bool, False, "draw the order of files and sentences anew each epoch", **switch)
+    flag("--random_seed", _seed, 0, "seed of initial weights, shuffling, dropout and negative samples")
+
+    flag = group("network (a checkpoint fits only the same)")
+    flag("--embed_size", _positive_int, 512, "size of word embedding and LSTM projection")
+    flag("--hidden_size", _positive_int, 4096, "size of the LSTM cells; the first to lower when memory is short")
+    flag("--num_layers", _positive_int, 2, "LSTM layers per direction")
+    flag("--cell_clip", _positive, 3.0, "bound of the LSTM cells")
+    flag("--proj_clip", _positive, 3.0, "bound of the LSTM projections")
+
+    flag = group("training")
+    flag("--batch_size", _positive_int, 128, "rows per process and pass; lower it when memory is short")
+    flag("--accumulate", _positive_int, 1, "passes per step: equals an N times larger batch in the memory of one")
+    flag("--num_steps", _positive_int, 20, "words per row and pass; gradients reach back this far")
+    flag("--max_epoch", _positive, 10.0, "stop after so many passes over the text; fractions are fine")
+    flag("--optim", str, "adagrad", "optimizer; rprop is the old name of rmsprop",
+         choices=["adagrad", "adam", "sgd", "rmsprop", "rprop"])  # fmt: skip
+    flag("--learning_rate", _positive, 0.2, "0.2 suits adagrad; take 0.001 for adam and rmsprop")
+    flag("--max_grad_norm", _positive, 10.0, "gradients are scaled down to this global norm")
+    flag("--dropout", _share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
+    flag("--sample_softmax", _bool, False, "train on sampled words: much faster with a large vocabulary", **switch)
+    flag("--n_negative_samples_batch", _positive_int, 8000, "sampled words per step and direction; with --sample_softmax")
+    flag("--use_gpu", _bool, None, "default: use a GPU if there is one", **switch)
+
+    flag = group("output and checkpoints")
+    flag("--para_save_dir", str, "checkpoints", "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL")
+    flag("--log_interval", _positive_int, 100, "steps between two lines of figures")
+    flag("--dev_interval", _positive_int, 10000, "steps between two evaluations; one more is made at the end")
+    flag("--save_interval", _positive_int, 10000, "steps between two checkpoints; one more is made at the end")
+    flag("--keep", _positive_int, 3, "so many of the newest checkpoints stay, besides the best one")
+    flag("--load_dir", str, "", "go on exactly from this checkpoint; auto: from the newest in --para_save_dir, if any")
+    flag("--load_pretraining_params", str, "", "start a new run from these weights: a checkpoint or a Fluid folder")
+
+    retired = parser.add_argument_group("flags of the original that are read and ignored")
+    for name, reason in RETIRED.items():
+        retired.add_argument(name, nargs="?", const=True, help=reason)
+    return parser
+
+
+def parse(arguments: List[str], description: str) -> Tuple[argparse.Namespace, List[str], List[str]]:
+    """Return the options, the names of those given on the command line, and a line for each retired flag."""
+    parser = make_parser(description)
+    options = parser.parse_args(arguments)
+    for action in parser._actions:  # a second pass without defaults tells what was given
+        action.default = argparse.SUPPRESS
+    given = list(vars(parser.parse_args(arguments)))
+    notes = [f"{name} has no effect: {reason}" for name, reason in RETIRED.items() if name[2:] in given]
+    for name in RETIRED:
+        delattr(options, name[2:])
+    return options, given, notes
+
+
+def take_saved(options: argparse.Namespace, given: List[str], saved: dict) -> Optional[str]:
+    """Fill what was not given on the command line from a checkpoint's flags.
+
+    Returns:
+        a line that names what the command line changed, None if nothing.
+
+    Raises:
+        OptionError: a size was given that is not the checkpoint's.
+    """
+    where_to = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
+    changed = []
+    for name, value in saved.items():
+        if name not in given:
+            if name not in where_to:
+                setattr(options, name, value)
+        elif getattr(options, name) != value:
+            if name in SIZES:
+                raise OptionError(f"--{name} is {getattr(options, name)}, but the checkpoint's is {value}; leave it out")
+            if name not in where_to:
+                changed.append(f"{name} {value} → {getattr(options, name)}")
+    return "changed on the command line: " + ", ".join(changed) if changed else None
+
+
+def fail(error: Exception) -> None:
+    """End the program with a message instead of a traceback."""
+    print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr, flush=True)
+    sys.exit(1)

@@ -1,0 +1,180 @@
+"""Pretrained biLM parameters from files: Fluid's one-file-per-variable folders and our own checkpoints.
+
+A Fluid file is, little endian: uint32 0 | uint64 number of LoD levels, for each: uint64 byte count and
+the offsets | uint32 0 | int32 length of the description | the description, a protobuf message with
+field 1 = data type (varint) and field 2 = sizes (repeated varint) | the numbers, row by row, to the end.
+Nothing in these files is ever executed.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO, Dict, List, Tuple, Union
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from checkpoint import MODEL_FILE, CheckpointError, read_arrays
+
+# Protobuf data type number → the numbers in the file.
+FLUID_TYPES = {2: np.dtype("<i4"), 3: np.dtype("<i8"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
+MAY_BE_MISSING = ("softmax_weight", "softmax_bias")
+
+
+class PretrainedError(ValueError):
+    """A pretrained model that cannot be used as asked; the message says which file and why."""
+
+
+def _varint(data: bytes, at: int) -> Tuple[int, int]:
+    """Read one protobuf varint; return it and the place after it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise IndexError
+
+
+def _description(data: bytes) -> Tuple[int, List[int]]:
+    """Return data type number and shape from a protobuf TensorDesc."""
+    data_type, shape, at = -1, [], 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        value, at = _varint(data, at)
+        if tag == 1 << 3:
+            data_type = value
+        elif tag == 2 << 3:
+            shape.append(value)
+        else:
+            raise IndexError
+    return data_type, shape
+
+
+def _header(file: BinaryIO, size: int) -> Tuple[np.dtype, List[int]]:
+    """Read up to the numbers; return their type and shape. Sizes are checked before anything is read."""
+
+    def take(form: str) -> int:
+        return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+    if take("<I") != 0:
+        raise ValueError("its first four bytes are not 0")
+    for _ in range(min(take("<Q"), size)):
+        file.seek(take("<Q"), os.SEEK_CUR)
+    if take("<I") != 0:
+        raise ValueError("the tensor's version is not 0")
+    length = take("<i")
+    if not 0 < length <= 1024:
+        raise ValueError(f"its description claims {length} bytes")
+    data_type, shape = _description(file.read(length))
+    if data_type not in FLUID_TYPES:
+        raise ValueError(f"data type number {data_type} is none of {sorted(FLUID_TYPES)}")
+    return FLUID_TYPES[data_type], shape
+
+
+def read_fluid_variable(path: Union[str, Path]) -> np.ndarray:
+    """Return the array in one file of a Fluid folder.
+
+    Raises:
+        PretrainedError: not such a file, or shorter or longer than its header says.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        try:
+            data_type, shape = _header(file, size)
+        except (struct.error, IndexError):
+            raise PretrainedError(f"{path}: not a Fluid variable file (its header is cut short or malformed)")
+        except ValueError as error:
+            raise PretrainedError(f"{path}: not a Fluid variable file: {error}")
+        expected = data_type.itemsize
+        for length in shape:
+            expected *= length
+        found = size - file.tell()
+        if expected != found:
+            raise PretrainedError(
+                f"{path}: shape {shape} of {data_type.name} needs {expected} bytes of numbers, found {found}; "
+                "the file is damaged, get it again"
+            )
+        return np.frombuffer(file.read(), dtype=data_type).reshape(shape)
+
+
+def _own_names(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Give the arrays of one of our checkpoints the names of the original."""
+    count = 1 + max((int(name.split(".")[2]) for name in arrays if name.startswith("lstm.forward_layers.")), default=-1)
+    named = {}
+    for name, array in arrays.items():
+        part = name.split(".")
+        if part[:2] == ["lstm", "embedding"]:
+            named["embedding_para"] = array
+        elif part[0] == "lstm":
+            layer, backward = int(part[2]), part[1] == "backward_layers"
+            number = layer + count if backward else layer
+            gate = f"{'bw' if backward else 'fw'}_layer{layer + 1}_gate_w"
+            rest = {"recurrent_w": "w_0", "projection_w": "w_1", "bias": "b_0"}
+            named[gate if part[3] == "gate_w" else f"lstmp_{number}.{rest[part[3]]}"] = array
+        else:
+            named[name] = array
+    return named
+
+
+def read_pretrained(path: Union[str, Path], wanted: List[str]) -> Tuple[Dict[str, np.ndarray], List[str]]:
+    """Return the wanted arrays by the original's names, and the names of what else is there."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise PretrainedError(f"{path}: no such folder (looked from {os.getcwd()})")
+    if (folder / MODEL_FILE).is_file():
+        try:
+            arrays = _own_names(read_arrays(folder / MODEL_FILE))
+        except CheckpointError as error:
+            raise PretrainedError(str(error))
+        found = {name: arrays[name] for name in wanted if name in arrays}
+        return found, sorted(set(arrays) - set(found))
+    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    found = {name: read_fluid_variable(folder / name) for name in wanted if name in files}
+    return found, [name for name in files if name not in found]
+
+
+def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
+    """Fill the biLM parameters inside `layer` from `path`; see `bilm.init_pretraining_params`."""
+    parameters: Dict[str, paddle.Tensor] = {}
+    for part in layer.sublayers(include_self=True):
+        if hasattr(part, "fluid_parameters"):
+            parameters.update(part.fluid_parameters())
+    if not parameters:
+        raise PretrainedError(f"{type(layer).__name__} holds no biLM, so there is nothing to fill from {path}")
+    arrays, unexpected = read_pretrained(path, list(parameters))
+    if not arrays:
+        raise PretrainedError(
+            f"{path}: nothing usable in it; expected files such as {', '.join(list(parameters)[:3])}, "
+            f"or {MODEL_FILE}; found {', '.join(unexpected[:5]) or 'an empty folder'}"
+        )
+    wrong = [
+        f"{path}/{name}: expected shape {parameters[name].shape}, found {list(array.shape)}"
+        for name, array in arrays.items()
+        if list(array.shape) != parameters[name].shape
+    ]
+    if wrong:
+        raise PretrainedError(
+            "wrong sizes (do --embed_size, --hidden_size and the vocabulary fit?):\n  " + "\n  ".join(wrong)
+        )
+    missing = [name for name in parameters if name not in arrays]
+    lacking = [name for name in missing if name not in MAY_BE_MISSING]
+    if lacking:
+        raise PretrainedError(f"{path}: missing {', '.join(lacking)} (do the layers fit --num_layers?)")
+    for name, array in arrays.items():
+        parameters[name].set_value(array.astype(np.float32))
+    print(_report(path, arrays, missing, unexpected), flush=True)
+
+
+def _report(path, arrays, missing, unexpected) -> str:
+    line = f"loaded {len(arrays)} parameters from {path}"
+    if missing:
+        line += f"; not in it, so they keep their initial values: {', '.join(missing)}"
+    if unexpected:
+        shown = ", ".join(unexpected[:8]) + (" …" if len(unexpected) > 8 else "")
+        line += f"; {len(unexpected)} others there were not used: {shown}"
+    return line

@@ -1,0 +1,409 @@
+"""From text to arrays: vocabulary, token cache, and the batches of both directions.
+
+1. Text is one sentence a line, words apart by any white space, in one or many files ("shards").
+2. Each shard is encoded once into a folder of the cache: `tokens.i4`, all sentences as word ids with
+   `<S>` before and `</S>` after each, and `starts.i8`, where each sentence starts. Both are memory-mapped,
+   so a corpus may be far larger than memory.
+3. Every row of a batch is an endless stream of sentences. A row that has used up its sentence takes the
+   next one in file order, so no padding is needed:
+
+        sentence stream     <S> a b </S>   <S> c d e </S>   <S> f </S>   <S> g h </S> …
+        batch of 2 × 3      row 0: a b </S>    then <S> f …     (x lags y by one word)
+                            row 1: c d e       then </S> <S> …
+
+   The backward direction reads the same sentences at the same places, each from its end.
+"""
+
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
+PathLike = Union[str, Path]
+Batch = Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class InputError(ValueError):
+    """Something is wrong with a file the user gave; the message says which, where, and what to do."""
+
+
+def read_lines(path: PathLike, block_size: int = 2**23) -> Iterator[List[str]]:
+    """Yield the lines of a UTF-8 file in blocks, without their line ends.
+
+    Only a line feed ends a line; a byte order mark at the start is dropped.
+
+    Raises:
+        InputError: no such file, or not UTF-8 (names line and byte).
+    """
+    try:
+        with open(path, "rb") as file:
+            line, offset = 1, 0
+            while True:
+                block = file.read(block_size)
+                block += file.readline()
+                if not block:
+                    return
+                try:
+                    text = block.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    line += block.count(b"\n", 0, error.start)
+                    raise InputError(
+                        f"{path}: not UTF-8: line {line}, byte {offset + error.start} is 0x{block[error.start]:02x}; "
+                        "convert it, e.g. with iconv -f GB18030 -t UTF-8"
+                    )
+                if offset == 0:
+                    text = text[1:] if text.startswith("\ufeff") else text
+                line += text.count("\n")
+                offset += len(block)
+                yield (text[:-1] if text.endswith("\n") else text).split("\n")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror} (looked from {os.getcwd()})")
+
+
+def find_files(paths: Union[PathLike, Sequence[PathLike]]) -> List[Path]:
+    """Return the files that a glob pattern, a folder (all files in it), or a list of these names, sorted.
+
+    Raises:
+        InputError: one of them matches no file, or matches an empty one.
+    """
+    found: Dict[str, None] = {}
+    for pattern in [paths] if isinstance(paths, (str, Path)) else paths:
+        pattern = str(pattern)
+        matches = glob.glob(os.path.join(glob.escape(pattern), "*") if os.path.isdir(pattern) else pattern)
+        files = sorted(match for match in matches if os.path.isfile(match))
+        if not files:
+            raise InputError(f"no file matches {pattern!r} (looked from {os.getcwd()})")
+        found.update(dict.fromkeys(files))
+    for path in found:
+        if os.path.getsize(path) == 0:
+            raise InputError(f"{path} is empty")
+    return [Path(path) for path in found]
+
+
+class Vocabulary:
+    """Words and their ids: the line numbers of a file with one word a line, counted from 0.
+
+    Args:
+        path: UTF-8 file with `<S>`, `</S>`, `<UNK>` among its lines. Sampled softmax wants the most
+            frequent words first.
+
+    Attributes:
+        words: the words by id. size: how many. start, end, unknown: ids of the three specials.
+        sha256: of the words, to tell vocabularies apart. text: as a file.
+
+    Raises:
+        InputError: a duplicate, a blank line, a missing special, an empty file.
+    """
+
+    def __init__(self, path: PathLike):
+        self.words = [line.strip() for block in read_lines(path) for line in block]
+        while self.words and not self.words[-1]:
+            self.words.pop()
+        if not self.words:
+            raise InputError(f"{path}: an empty vocabulary; make one with: python preprocess.py vocabulary")
+        self.ids: Dict[str, int] = {}
+        for number, word in enumerate(self.words):
+            if not word:
+                raise InputError(
+                    f"{path}: line {number + 1} is blank; put a word there (deleting the line would shift all later ids)"
+                )
+            if word in self.ids:
+                raise InputError(f"{path}: {word!r} stands on line {self.ids[word] + 1} and again on line {number + 1}")
+            self.ids[word] = number
+        missing = [word for word in (START, END, UNKNOWN) if word not in self.ids]
+        if missing:
+            raise InputError(f"{path}: no line {' and no line '.join(missing)} (one word a line is expected)")
+        self.size = len(self.words)
+        self.start, self.end, self.unknown = self.ids[START], self.ids[END], self.ids[UNKNOWN]
+        self.text = "".join(word + "\n" for word in self.words)
+        self.sha256 = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+
+    def encode(self, words: Iterable[str]) -> List[int]:
+        """Return the ids of words, without adding `<S>` or `</S>`; an unknown word becomes `<UNK>`."""
+        get, unknown = self.ids.get, self.unknown
+        return [get(word, unknown) for word in words]
+
+    def decode(self, ids: Iterable[int]) -> List[str]:
+        """Return the words of ids."""
+        return [self.words[index] for index in ids]
+
+    @staticmethod
+    def build(
+        paths: Union[PathLike, Sequence[PathLike]], min_count: int = 1, max_size: Optional[int] = None
+    ) -> Tuple[List[str], float]:
+        """Count the words of segmented text.
+
+        Args:
+            paths: see `find_files`.
+            min_count: rarer words are left out (they will be read as `<UNK>`).
+            max_size: at most so many words, the three specials included.
+
+        Returns:
+            the specials and then the words, most frequent first (ties in code point order), and the share of
+            the text's words that is covered.
+        """
+        counts: Counter = Counter()
+        for path in find_files(paths):
+            for block in read_lines(path):
+                counts.update(word for line in block for word in line.split())
+        total = sum(counts.values())
+        specials = [START, END, UNKNOWN]
+        for word in specials:
+            counts.pop(word, None)
+        words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
+        if max_size is not None:
+            words = words[: max(0, max_size - len(specials))]
+        return specials + words, sum(counts[word] for word in words) / max(1, total)
+
+
+class Shard(NamedTuple):
+    """An encoded shard: sentence i is `tokens[starts[i]:starts[i + 1]]`, `<S>` and `</S>` included."""
+
+    key: str
+    tokens: np.ndarray
+    starts: np.ndarray
+
+
+def _shard_key(path: Path, vocabulary: Vocabulary) -> str:
+    digest = hashlib.sha256(vocabulary.sha256.encode("ascii"))
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**22), b""):
+            digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def _write_encoded(path: Path, vocabulary: Vocabulary, folder: Path) -> None:
+    ids, unknown = vocabulary.ids, vocabulary.unknown
+    written = 0
+    with open(folder / "tokens.i4", "wb") as tokens, open(folder / "starts.i8", "wb") as starts:
+        for block in read_lines(path):
+            flat, lengths = [], []
+            for line in block:
+                before = len(flat)
+                flat.append(vocabulary.start)
+                flat += [ids.get(word, unknown) for word in line.split()]
+                flat.append(vocabulary.end)
+                lengths.append(len(flat) - before)
+            ends = np.cumsum(lengths) + written
+            (ends - lengths).astype("<i8").tofile(starts)
+            np.array(flat, dtype="<i4").tofile(tokens)
+            written += len(flat)
+        np.array([written], dtype="<i8").tofile(starts)
+
+
+def encode_shard(path: Path, vocabulary: Vocabulary, cache_dir: Path) -> Shard:
+    """Return a shard from the cache, encoding it first if its text or the vocabulary is new.
+
+    Several processes may do this at once: each writes beside, the first to rename wins.
+    """
+    key = _shard_key(path, vocabulary)
+    folder = cache_dir / key
+    if not folder.is_dir():
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=cache_dir))
+        except OSError as error:
+            raise InputError(f"cannot write the token cache to {cache_dir}: {error.strerror}; choose a --cache_dir")
+        try:
+            _write_encoded(path, vocabulary, beside)
+            os.rename(beside, folder)
+        except OSError as error:
+            if not folder.is_dir():
+                raise InputError(f"cannot write the token cache to {folder}: {error.strerror}; choose a --cache_dir")
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    starts = np.asarray(np.memmap(folder / "starts.i8", dtype="<i8", mode="r"))
+    tokens = np.asarray(np.memmap(folder / "tokens.i4", dtype="<i4", mode="r"))
+    if len(tokens) != starts[-1]:
+        raise InputError(f"{folder}: {len(tokens)} tokens where {starts[-1]} are expected; delete this folder")
+    return Shard(key, tokens, starts)
+
+
+class BidirectionalReader:
+    """Batches of word ids in both directions, for one process of several.
+
+    Args:
+        paths: glob pattern, folder, or list of text files; read in sorted order.
+        vocabulary: the vocabulary.
+        batch_size: rows of this process. The global batch is `batch_size × world_size` rows; what is in
+            it does not depend on how many processes share it.
+        num_steps: words per row and batch.
+        shuffle: draw the order of shards, and of sentences within a shard, anew for each epoch.
+        seed: of the shuffling, which is a pure function of seed and epoch.
+        rank, world_size: this process takes rows `rank × batch_size` to `(rank + 1) × batch_size`.
+        cache_dir: where encoded shards are kept; default: a folder `.token_cache` beside each shard.
+
+    Attributes:
+        tokens_per_epoch: words to predict in one pass (each sentence's words and its end).
+        corpus: fingerprint of text and vocabulary.
+
+    Iterating gives training batches for ever: x, y, x_reverse, y_reverse, int64 `[batch_size, num_steps]`.
+    """
+
+    def __init__(
+        self,
+        paths: Union[PathLike, Sequence[PathLike]],
+        vocabulary: Vocabulary,
+        batch_size: int,
+        num_steps: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        cache_dir: Optional[PathLike] = None,
+    ):
+        if batch_size < 1 or num_steps < 1:
+            raise ValueError(f"batch_size and num_steps must be positive, got {batch_size} and {num_steps}")
+        files = find_files(paths)
+        # Starting at different shards, the processes of a machine share the work of encoding them.
+        encoded: Dict[int, Shard] = {}
+        for number in range(len(files)):
+            index = (number + rank) % len(files)
+            folder = Path(cache_dir) if cache_dir else files[index].parent / ".token_cache"
+            encoded[index] = encode_shard(files[index], vocabulary, folder)
+        self.shards = [encoded[index] for index in range(len(files))]
+        self.batch_size, self.num_steps = batch_size, num_steps
+        self.shuffle, self.seed = shuffle, seed
+        self.rows, self.first_row = batch_size * world_size, batch_size * rank
+        self.tokens_per_epoch = sum(len(shard.tokens) - len(shard.starts) + 1 for shard in self.shards)
+        self.corpus = hashlib.sha256(" ".join(shard.key for shard in self.shards).encode("ascii")).hexdigest()
+        self._rewind()
+
+    def _rewind(self) -> None:
+        # Where the next sentence comes from …
+        self._epoch = self._shard = self._sentence = 0
+        self._order: Optional[Tuple[int, np.ndarray]] = None
+        # … and for each row: shard, places of the next word forward and backward, words left in its sentence.
+        self._row_state = [[0, 0, 0, 0] for _ in range(self.rows)]
+
+    def _open_shard(self) -> Tuple[int, np.ndarray]:
+        """Return the index of the current shard and its sentences' order."""
+        order = np.arange(len(self.shards))
+        if self.shuffle:
+            order = self._random(0).permutation(order)
+        index = int(order[self._shard])
+        sentences = np.arange(len(self.shards[index].starts) - 1)
+        return index, self._random(1 + index).permutation(sentences) if self.shuffle else sentences
+
+    def _random(self, stream: int) -> np.random.Generator:
+        key = np.array([self.seed, self._epoch], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64)))
+
+    def _next_sentence(self) -> List[int]:
+        """Return the row state at the start of the next sentence; go on into the next shard or epoch."""
+        if self._order is None:
+            self._order = self._open_shard()
+        index, sentences = self._order
+        starts = self.shards[index].starts
+        sentence = sentences[self._sentence]
+        first, last = int(starts[sentence]), int(starts[sentence + 1]) - 1
+        self._sentence += 1
+        if self._sentence == len(sentences):
+            self._order, self._sentence, self._shard = None, 0, self._shard + 1
+            if self._shard == len(self.shards):
+                self._shard, self._epoch = 0, self._epoch + 1
+        return [index, first, last, last - first]
+
+    def _pieces(self, last_epoch: Optional[int]) -> np.ndarray:
+        """Advance all rows by one batch; return this process's runs of words, int64 `[runs, 4]`.
+
+        A run is shard, first place forward, first place backward, length; shard -1 is padding, which a
+        row gets once the sentences of `last_epoch` are used up.
+        """
+        pieces: List[List[int]] = []
+        begin = end = 0
+        for row, state in enumerate(self._row_state):
+            if row == self.first_row:
+                begin = len(pieces)
+            need = self.num_steps
+            while need:
+                shard, ahead, back, left = state
+                if not left:
+                    if last_epoch is not None and self._epoch > last_epoch:
+                        pieces.append([-1, 0, 0, need])
+                        break
+                    state = self._next_sentence()
+                    continue
+                take = left if left < need else need
+                pieces.append([shard, ahead, back, take])
+                state = [shard, ahead + take, back - take, left - take]
+                need -= take
+            self._row_state[row] = state
+            if row == self.first_row + self.batch_size - 1:
+                end = len(pieces)
+        return np.array(pieces[begin:end], dtype=np.int64)
+
+    def _gather(self, pieces: np.ndarray) -> Tuple[Batch, np.ndarray]:
+        shard, ahead, back, lengths = pieces.T
+        offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        ahead, back = np.repeat(ahead, lengths) + offset, np.repeat(back, lengths) - offset
+        places = (ahead, ahead + 1, back, back - 1)
+        used = np.unique(shard)
+        if len(used) == 1 and used[0] >= 0:
+            tokens = self.shards[used[0]].tokens
+            arrays = [tokens[place].astype(np.int64) for place in places]
+            mask = np.ones(len(offset), dtype=bool)
+        else:
+            shard = np.repeat(shard, lengths)
+            arrays = [np.zeros(len(offset), dtype=np.int64) for _ in places]
+            for index in used[used >= 0]:
+                here = shard == index
+                for array, place in zip(arrays, places):
+                    array[here] = self.shards[index].tokens[place[here]]
+            mask = shard >= 0
+        x, y, x_reverse, y_reverse = (array.reshape(self.batch_size, self.num_steps) for array in arrays)
+        return (x, y, x_reverse, y_reverse), mask.reshape(self.batch_size, self.num_steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield self._gather(self._pieces(last_epoch=None))[0]
+
+    def single_pass(self) -> Iterator[Tuple[Batch, np.ndarray]]:
+        """Yield `(batch, mask)` from the start of the text until every word was predicted exactly once.
+
+        The mask, bool `[batch_size, num_steps]`, is False at padding. All processes get the same number of
+        batches.
+        """
+        self._rewind()
+        while self._epoch == 0 or any(state[3] for state in self._row_state):
+            yield self._gather(self._pieces(last_epoch=0))
+
+    def state_dict(self) -> Dict[str, np.ndarray]:
+        """Return the exact position of the whole global batch; the same in every process."""
+        return {
+            "position": np.array([self._epoch, self._shard, self._sentence], dtype=np.int64),
+            "rows": np.array(self._row_state, dtype=np.int64),
+            "order": np.array([self.shuffle, self.seed], dtype=np.int64),
+            "corpus": np.array(self.corpus),
+        }
+
+    def load_state_dict(self, state: Dict[str, np.ndarray]) -> None:
+        """Go on at a position, whatever the number of processes was then.
+
+        Raises:
+            InputError: the text, the vocabulary, the shuffling or the size of the global batch is another one.
+        """
+        if str(state["corpus"]) != self.corpus:
+            raise InputError(
+                "the training text or the vocabulary is not the one this position belongs to; "
+                "to train on other text use --load_pretraining_params (weights only, a new run)"
+            )
+        if len(state["rows"]) != self.rows:
+            raise InputError(
+                f"the position is for a global batch of {len(state['rows'])} rows, now it is {self.rows}; "
+                "keep batch_size × processes × accumulate as it was"
+            )
+        if state["order"].tolist() != [int(self.shuffle), self.seed]:
+            raise InputError(
+                f"shuffle and seed were {state['order'].tolist()}, now they are {[int(self.shuffle), self.seed]}"
+            )
+        self._epoch, self._shard, self._sentence = state["position"].tolist()
+        self._order = None
+        self._row_state = state["rows"].tolist()

@@ -1,0 +1,505 @@
+"""Pretrain the bidirectional language model.
+
+    sh run.sh                                     # set-up, then this with the data/ of the project
+    python train.py --train_path 'data/train/*' --test_path 'data/dev/*' \\
+        --vocab_path data/vocabulary.txt          # one process; on CPU add small sizes
+    CPU_NUM=2 sh run.sh                           # two processes on CPU
+    CUDA_VISIBLE_DEVICES=0,1,2,3 sh run.sh        # four GPUs
+    sh run.sh --load_dir auto                     # go on after a kill
+
+Top to bottom: one step, evaluation, set-up, resuming, the loop.
+"""
+
+import runtime  # noqa: I001  first: its settings must be made before Paddle is imported
+
+import math
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+import checkpoint
+from bilm import BiLM, StepRandom, init_pretraining_params
+from checkpoint import CheckpointError
+from metrics import MetricsLog, duration, say, show_progress
+from options import OptionError, fail, parse, take_saved
+from pretrained import PretrainedError
+from reader import BidirectionalReader, InputError, Vocabulary
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+@paddle.no_grad()
+def clip_gradients(parameters, max_norm):
+    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = math.sqrt(float(paddle.add_n([(gradient * gradient).sum() for gradient in gradients])))
+    if norm > max_norm:
+        for gradient in gradients:
+            gradient.scale_(max_norm / norm)
+    return norm
+
+
+def all_reduce_sum(values):
+    """Return the sum over all processes of a short list of numbers."""
+    if dist.get_world_size() == 1:
+        return list(values)
+    total = paddle.to_tensor(values, dtype="float64")
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_norm=10.0, stop=False):
+    """Do one update.
+
+    Args:
+        model: a `BiLM`, or a `paddle.DataParallel` around one.
+        batch: x, y, x_reverse, y_reverse of this process, int64 `[rows, steps]`.
+        states: of all rows of this process, or None for zeros.
+        random: `StepRandom` of this step, at this process's first row.
+        accumulate: the rows are worked on in so many equal parts.
+        stop: this process was asked to stop.
+
+    Returns:
+        `(loss, grad_norm, states, stop)`: mean of all token losses of the global batch in nats, gradient
+        norm before clipping, the detached states, and whether any process was asked to stop.
+
+    Raises:
+        TrainingError: loss or gradient is not finite; the parameters are as they were before the step.
+    """
+    rows, num_steps = batch[0].shape
+    part = rows // accumulate
+    total, new_states = 0.0, []
+    for number in range(accumulate):
+        mine = slice(number * part, (number + 1) * part)
+        inputs = [paddle.to_tensor(array[mine]) for array in batch]
+        part_states = None if states is None else (states[0][:, mine], states[1][:, mine])
+        part_random = random._replace(first_row=random.first_row + mine.start)
+        last = number == accumulate - 1 or not isinstance(model, paddle.DataParallel)
+        forward_losses, backward_losses, after = model(*inputs, part_states, part_random)
+        loss = (forward_losses.mean() + backward_losses.mean()) / (2 * accumulate)
+        if last:
+            (loss * num_steps).backward()
+        else:
+            with model.no_sync():  # gradients are averaged over processes once, with the last part
+                (loss * num_steps).backward()
+        total += float(loss)
+        new_states.append(after)
+    loss, asked = all_reduce_sum([total, float(stop)])
+    loss /= dist.get_world_size()
+    norm = clip_gradients(model.parameters(), max_grad_norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        optimizer.clear_grad()
+        raise TrainingError(f"loss is {loss}, gradient norm is {norm}")
+    optimizer.step()
+    optimizer.clear_grad()
+    if accumulate > 1:
+        states = tuple(paddle.concat(parts, axis=1) for parts in zip(*new_states))
+    else:
+        states = new_states[0]
+    return loss, norm, states, asked > 0
+
+
+@paddle.no_grad()
+def evaluate(model, reader, unknown):
+    """Return exact perplexities over a whole text; the LSTM state starts at zero and is carried through.
+
+    Args:
+        model: a `BiLM` or a `paddle.DataParallel` around one.
+        reader: of the held-out text, for this process.
+        unknown: id of `<UNK>`.
+
+    Returns:
+        `perplexity`, `perplexity_forward`, `perplexity_backward` (exp of the mean loss in nats per word, the
+        first over both directions), `tokens` and `unknown_tokens`.
+    """
+    model.eval()
+    sums, states = np.zeros(4), None
+    for (x, y, x_reverse, y_reverse), mask in reader.single_pass():
+        inputs = [paddle.to_tensor(array) for array in (x, y, x_reverse, y_reverse)]
+        forward_losses, backward_losses, states = model(*inputs, states)
+        sums += [
+            forward_losses.numpy()[mask].sum(dtype=np.float64),
+            backward_losses.numpy()[mask].sum(dtype=np.float64),
+            mask.sum(),
+            (y[mask] == unknown).sum(),
+        ]
+    model.train()
+    forward, backward, tokens, unknown_tokens = all_reduce_sum(sums.tolist())
+    return {
+        "perplexity": math.exp((forward + backward) / (2 * tokens)),
+        "perplexity_forward": math.exp(forward / tokens),
+        "perplexity_backward": math.exp(backward / tokens),
+        "tokens": int(tokens),
+        "unknown_tokens": int(unknown_tokens),
+    }
+
+
+def make_optimizer(name, learning_rate, parameters):
+    """Return the optimizer a flag names. Clipping is done by `clip_gradients`."""
+    common = dict(learning_rate=learning_rate, parameters=parameters)
+    if name == "adagrad":
+        return paddle.optimizer.Adagrad(epsilon=0.0, initial_accumulator_value=1.0, **common)
+    if name == "adam":
+        return paddle.optimizer.Adam(**common)
+    if name == "sgd":
+        return paddle.optimizer.SGD(**common)
+    return paddle.optimizer.RMSProp(**common)
+
+
+def choose_device(use_gpu):
+    """Set the device and join the other processes; return its name."""
+    there = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if use_gpu and not there:
+        raise OptionError("--use_gpu true, but Paddle sees no GPU; run with --use_gpu false")
+    device = "gpu" if there and use_gpu is not False else "cpu"
+    paddle.set_device(device)
+    if dist.ParallelEnv().world_size > 1:
+        dist.init_parallel_env()
+    return device
+
+
+def gather_states(states):
+    """Return the states of all rows of the global batch as arrays, from every process's rows."""
+    parts = states
+    if dist.get_world_size() > 1:
+        parts = []
+        for tensor in states:
+            received = []
+            dist.all_gather(received, tensor)
+            parts.append(paddle.concat(received, axis=1))
+    return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
+
+
+def report_start(options, device, model, train_reader, total_steps, vocabulary, start_step):
+    """Print what is about to be trained, on what, and for how long."""
+    parameters = sum(parameter.size for parameter in model.parameters())
+    rows, steps, processes = train_reader.rows, options.num_steps, dist.get_world_size()
+    layers, embed, hidden = 2 * options.num_layers, options.embed_size, options.hidden_size
+    # Value, gradient and optimizer state of each parameter, and what the backward pass keeps of a step.
+    kept = options.batch_size * steps * layers * (8 * hidden + 4 * embed)
+    gigabytes = (parameters * (4 if options.optim == "adam" else 3) + kept) * 4 / 2**30
+    softmax = f"sampled, {options.n_negative_samples_batch} negatives" if options.sample_softmax else "full"
+    epochs = total_steps * rows * steps / train_reader.tokens_per_epoch
+    lines = [
+        f"devices     {processes} × {device} ({runtime.SETTINGS})",
+        f"versions    python {platform.python_version()}, paddle {paddle.__version__}, numpy {np.__version__}",
+        f"network     {options.num_layers} layers, embed {embed}, hidden {hidden}, vocabulary {vocabulary.size}, softmax {softmax}",
+        f"parameters  {parameters:,} (about {gigabytes:.1f} GB with gradients, optimizer and activations)",
+        f"text        {train_reader.tokens_per_epoch:,} words an epoch in {len(train_reader.shards)} files",
+        f"steps       {start_step} → {total_steps} of {rows} rows × {steps} words ({epochs:.2f} epochs), seed {options.random_seed}",
+    ]
+    say("\n".join(lines))
+
+
+def count_steps(options, train_reader):
+    """Return the number of steps of the run, from counted words."""
+    tokens = train_reader.tokens_per_epoch
+    if tokens < train_reader.rows * options.num_steps:
+        raise OptionError(
+            f"the training text has {tokens} words, less than one batch of {train_reader.rows} rows × {options.num_steps} "
+            "words; lower --batch_size or --num_steps, or bring more text"
+        )
+    if options.all_train_tokens:
+        if abs(options.all_train_tokens - tokens) > 0.01 * tokens:
+            say(f"warning: --all_train_tokens {options.all_train_tokens}, but {tokens} words were counted")
+        tokens = options.all_train_tokens
+    return max(1, math.ceil(options.max_epoch * tokens / (train_reader.rows * options.num_steps)))
+
+
+def find_checkpoint(options, given):
+    """Return the checkpoint to go on from, or None; take over its flags."""
+    root = Path(options.para_save_dir)
+    if options.load_dir == "auto":
+        found, damages = checkpoint.load_newest(root)
+        for damage in damages:
+            say(f"warning: {damage}; trying the one before")
+        if found is None:
+            say(f"no checkpoint in {root} yet: starting afresh")
+    elif options.load_dir:
+        found = checkpoint.load(options.load_dir)
+    elif any(checkpoint.candidates(root)):
+        raise OptionError(
+            f"{root} already holds checkpoints; go on from them with --load_dir auto, "
+            "or choose another --para_save_dir for a new run"
+        )
+    else:
+        found = None
+    if found and options.load_pretraining_params:
+        raise OptionError("--load_dir goes on with a run, --load_pretraining_params starts a new one; give one of them")
+    if found:
+        changed = take_saved(options, given, found.info["flags"])
+        if changed:
+            say(changed)
+        passes = dist.get_world_size() * options.accumulate
+        if "batch_size" not in given and found.info["rows"] % passes == 0:
+            options.batch_size = found.info["rows"] // passes
+    return found
+
+
+def check_writable(folder):
+    """Raise `CheckpointError` if nothing can be written to a folder; better now than at the first save."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {folder}: {error.strerror}; choose another --para_save_dir")
+
+
+def load_vocabulary(options, found):
+    """Return the vocabulary that was asked for, or the checkpoint's own."""
+    if not options.vocab_path:
+        raise OptionError("--vocab_path is missing; make a vocabulary with: python preprocess.py vocabulary")
+    vocabulary = Vocabulary(options.vocab_path)
+    if found and found.info["vocabulary_sha256"] != vocabulary.sha256:
+        raise OptionError(
+            f"{options.vocab_path} ({vocabulary.size} words) is not the vocabulary of {found.path} "
+            f"({found.info['vocabulary_size']} words); use {found.path / checkpoint.VOCABULARY_FILE}"
+        )
+    return vocabulary
+
+
+def make_readers(options, vocabulary):
+    """Return the readers of training and held-out text; the second is None if there is none."""
+    if not options.train_path:
+        raise OptionError("--train_path is missing; --help says what it takes")
+    place = dict(rank=dist.get_rank(), world_size=dist.get_world_size(), cache_dir=options.cache_dir)
+    rows = options.batch_size * options.accumulate
+    order = dict(shuffle=options.shuffle, seed=options.random_seed)
+    train = BidirectionalReader(options.train_path, vocabulary, rows, options.num_steps, **order, **place)
+    dev = BidirectionalReader(options.test_path, vocabulary, rows, options.num_steps, **place) if options.test_path else None
+    return train, dev
+
+
+def make_model(options, vocabulary):
+    """Return a freshly initialised `BiLM`."""
+    if options.sample_softmax and options.n_negative_samples_batch > vocabulary.size:
+        raise OptionError(
+            f"--n_negative_samples_batch {options.n_negative_samples_batch} is more than the {vocabulary.size} words "
+            "of the vocabulary; lower it, or leave out --sample_softmax"
+        )
+    paddle.seed(options.random_seed)
+    return BiLM(
+        vocabulary.size,
+        options.embed_size,
+        options.hidden_size,
+        options.num_layers,
+        options.cell_clip,
+        options.proj_clip,
+        options.dropout,
+        options.n_negative_samples_batch if options.sample_softmax else 0,
+    )
+
+
+class StopRequest:
+    """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second one ends at once."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def run(options, given):
+    """Set everything up, then train."""
+    device = choose_device(options.use_gpu)
+    root = Path(options.para_save_dir)
+    check_writable(root)
+    found = find_checkpoint(options, given)
+    vocabulary = load_vocabulary(options, found)
+    train_reader, dev_reader = make_readers(options, vocabulary)
+    total_steps = count_steps(options, train_reader)
+    lm = make_model(options, vocabulary)
+    optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
+    if options.load_pretraining_params:
+        init_pretraining_params(None, options.load_pretraining_params, lm)
+    # What is carried from step to step, besides parameters and optimizer.
+    progress = {"step": 0, "best": None, "losses": 0.0, "steps_since_log": 0}
+    states = None
+    if found:
+        progress, states = resume(found, lm, optimizer, train_reader, options)
+    model = paddle.DataParallel(lm) if dist.get_world_size() > 1 else lm
+    if dist.get_rank() == 0:
+        report_start(options, device, lm, train_reader, total_steps, vocabulary, progress["step"])
+    log = MetricsLog(root / "log", progress["step"]) if dist.get_rank() == 0 else None
+    save = make_saver(options, vocabulary, lm, optimizer, train_reader)
+    progress = train(
+        options, model, optimizer, train_reader, dev_reader, vocabulary, total_steps, progress, states, log, save
+    )
+    if log:
+        log.close()
+        report_end(options, root, progress, total_steps)
+
+
+def resume(found, lm, optimizer, train_reader, options):
+    """Put everything back to where a checkpoint was; return what the loop carries."""
+    if found.info["optim"] != options.optim:
+        raise OptionError(f"--optim is {options.optim}, but the checkpoint's is {found.info['optim']}; leave it out")
+    train_reader.load_state_dict(found.state)
+    lm.set_state_dict(found.model)
+    checkpoint.restore_optimizer(optimizer, lm, found.optimizer)
+    mine = slice(train_reader.first_row, train_reader.first_row + train_reader.batch_size)
+    states = tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
+    progress = found.info["progress"]
+    shard = int(found.state["position"][1])
+    if dist.get_rank() == 0:
+        epoch = progress["step"] * train_reader.rows * options.num_steps / train_reader.tokens_per_epoch
+        say(f"going on from {found.path}: step {progress['step']}, epoch {epoch:.2f}, file {shard + 1}")
+    return progress, states
+
+
+def make_saver(options, vocabulary, lm, optimizer, train_reader):
+    """Return a function `(progress, states, dev, best)` that writes a checkpoint; all processes call it."""
+
+    def save(progress, states, dev, best):
+        arrays = {**train_reader.state_dict(), **gather_states(states)}
+        if dist.get_rank() == 0:
+            info = {
+                "step": progress["step"],
+                "tokens": progress["step"] * train_reader.rows * options.num_steps,
+                "progress": progress,
+                "dev": dev,
+                "model": lm.lstm.config,
+                "optim": options.optim,
+                "flags": vars(options),
+                "rows": train_reader.rows,
+                "vocabulary_size": vocabulary.size,
+                "vocabulary_sha256": vocabulary.sha256,
+                "versions": {
+                    "python": platform.python_version(),
+                    "paddle": paddle.__version__,
+                    "numpy": np.__version__,
+                },
+            }
+            state = checkpoint.optimizer_arrays(optimizer, lm)
+            root = options.para_save_dir
+            checkpoint.save(root, info, lm.state_dict(), state, arrays, vocabulary.text, options.keep, best)
+        if dist.get_world_size() > 1:
+            dist.barrier()
+
+    return save
+
+
+def train(options, model, optimizer, train_reader, dev_reader, vocabulary, total_steps, progress, states, log, save):
+    """The loop: step → log → evaluate → save, until the last step or until asked to stop; returns `progress`."""
+    request = StopRequest()
+    batches = iter(train_reader)
+    loss_name = "sampled_loss" if options.sample_softmax else "loss"
+    clock, first_step = time.time(), progress["step"]
+    timed, timed_steps, stop = clock, 0, False
+    saved_step = progress["step"]
+    while progress["step"] < total_steps and not stop:
+        step = progress["step"] + 1
+        random = StepRandom(options.random_seed, step, train_reader.first_row)
+        arguments = (next(batches), states, random, options.accumulate, options.max_grad_norm, request.asked)
+        try:
+            loss, norm, states, stop = train_step(model, optimizer, *arguments)
+        except TrainingError as error:
+            raise TrainingError(
+                f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: go on from one "
+                "of them with a lower --learning_rate"
+            )
+        progress["step"] = step
+        progress["losses"] += loss
+        progress["steps_since_log"] += 1
+        timed_steps += 1
+        last = step == total_steps
+        if step % options.log_interval == 0 or last:
+            mean = progress["losses"] / progress["steps_since_log"]
+            progress["losses"], progress["steps_since_log"] = 0.0, 0
+            words = timed_steps * train_reader.rows * options.num_steps
+            figures = {
+                "epoch": step * train_reader.rows * options.num_steps / train_reader.tokens_per_epoch,
+                loss_name: mean,
+                **({} if options.sample_softmax else {"perplexity": math.exp(mean)}),
+                "grad_norm": norm,
+                "learning_rate": optimizer.get_lr(),
+                "tokens_per_second": words / (time.time() - timed),
+            }
+            left = (time.time() - clock) / (step - first_step) * (total_steps - step)
+            timed, timed_steps = time.time(), 0
+            if log:
+                log.write("train", step, figures)
+                report_step(step, total_steps, figures, left)
+        dev, best = None, False
+        if dev_reader and (step % options.dev_interval == 0 or last):
+            evaluation_start = time.time()
+            dev = evaluate(model, dev_reader, vocabulary.unknown)
+            best = progress["best"] is None or dev["perplexity"] < progress["best"]
+            progress["best"] = dev["perplexity"] if best else progress["best"]
+            if log:
+                log.write("dev", step, dev)
+                say(f"step {step}/{total_steps}  dev {describe(dev)}")
+            timed += time.time() - evaluation_start
+        if step % options.save_interval == 0 or best or last or stop:
+            save_start = time.time()
+            save(progress, states, dev, best)
+            saved_step = step
+            timed += time.time() - save_start
+    if log and stop and saved_step < total_steps:
+        say(f"asked to stop: saved step {saved_step}; go on with the same command and --load_dir auto")
+    return progress
+
+
+def describe(dev):
+    """Return the figures of an evaluation as text."""
+    return (
+        f"perplexity {dev['perplexity']:.2f} (forward {dev['perplexity_forward']:.2f}, "
+        f"backward {dev['perplexity_backward']:.2f}) over {dev['tokens']} words, {dev['unknown_tokens']} of them <UNK>"
+    )
+
+
+def report_step(step, total_steps, figures, left):
+    """Show one line of figures: redrawn on a terminal, printed elsewhere."""
+    sampled = "sampled_loss" in figures
+    losses = f"sampled_loss {figures['sampled_loss']:.4f}" if sampled else (
+        f"loss {figures['loss']:.4f}  perplexity {figures['perplexity']:.1f}"
+    )  # fmt: skip
+    text = (
+        f"step {step}/{total_steps}  epoch {figures['epoch']:.2f}  {losses}  grad_norm {figures['grad_norm']:.2f}  "
+        f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}"
+    )
+    if sys.stdout.isatty():
+        show_progress(step, total_steps, text)
+    else:
+        say(text)
+
+
+def report_end(options, root, progress, total_steps):
+    """Print where everything is."""
+    folder = checkpoint.step_folder(root, progress["step"])
+    if progress["step"] >= total_steps:
+        say(f"trained to step {total_steps}; more with --load_dir auto and a larger --max_epoch")
+    dev = checkpoint.read_info(folder).get("dev") if folder.is_dir() else None
+    if dev:
+        say(f"held-out   {describe(dev)}")
+    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {root / 'log'}")
+
+
+def main(arguments=None):
+    """Run from the command line; user errors end with a message and exit code 1."""
+    options, given, notes = parse(sys.argv[1:] if arguments is None else arguments, __doc__)
+    for note in notes:
+        say(note)
+    try:
+        run(options, given)
+    except (InputError, OptionError, CheckpointError, PretrainedError, TrainingError) as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()
