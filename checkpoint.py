@@ -243,17 +243,12 @@ def load(path: PathLike) -> Checkpoint:
         raise CheckpointError(f"{folder}: no such checkpoint folder (looked from {os.getcwd()})")
     verify(folder)
     try:
-        info = read_info(folder)
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
         with np.load(folder / STATE_FILE, allow_pickle=False) as arrays:
             state = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}")
     return Checkpoint(folder, info, read_arrays(folder / MODEL_FILE), read_arrays(folder / OPTIMIZER_FILE), state)
-
-
-def read_info(folder: PathLike) -> Dict[str, Any]:
-    """Return `checkpoint.json` of a folder."""
-    return json.loads((Path(folder) / INFO_FILE).read_text(encoding="utf-8"))
 
 
 def verify(folder: Path) -> None:

@@ -53,7 +53,9 @@ class MetricsLog:
         for name in CURVES[record["kind"]]:
             if name in record:
                 tag = f"{record['kind']}/{name}"
-                self._writer.add_scalar(tag=tag, value=record[name], step=record["step"], walltime=round(1000 * record["time"]))
+                self._writer.add_scalar(
+                    tag=tag, value=record[name], step=record["step"], walltime=round(1000 * record["time"])
+                )
 
     def close(self) -> None:
         """Finish both files."""
@@ -65,6 +67,31 @@ def read_metrics(path: Union[str, Path]) -> List[Dict[str, Any]]:
     """Return the records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+class StepClock:
+    """Measures training steps (`with clock:` around each) and nothing between them."""
+
+    def __init__(self):
+        self.seconds = self.steps = 0
+        self._logged = (0, 0)
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception):
+        self.seconds += time.perf_counter() - self._start
+        self.steps += 1
+
+    def steps_per_second(self) -> float:
+        """Return the speed since this was last asked for."""
+        seconds, steps = self.seconds - self._logged[0], self.steps - self._logged[1]
+        self._logged = (self.seconds, self.steps)
+        return steps / seconds
+
+    def left(self, steps: int) -> float:
+        """Return the seconds that so many more steps will take."""
+        return steps * self.seconds / self.steps
 
 
 def duration(seconds: float) -> str:

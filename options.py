@@ -66,7 +66,10 @@ def _bool(text: str) -> bool:
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Return the parser; `description` is the head of its help."""
     parser = _Parser(
-        prog="train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="train.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
     def group(title):
@@ -81,7 +84,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     switch = dict(nargs="?", const=True, metavar="true|false")
 
     flag = group("data")
-    flag("--train_path", str, "", "training text: glob pattern (quote it), folder or file; one segmented sentence a line")
+    flag(
+        "--train_path", str, "", "training text: glob pattern (quote it), folder or file; one segmented sentence a line"
+    )
     flag("--test_path", str, "", "held-out text for dev perplexity, same form; empty: no evaluation")
     flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
     flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
@@ -107,7 +112,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--max_grad_norm", _positive, 10.0, "gradients are scaled down to this global norm")
     flag("--dropout", _share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
     flag("--sample_softmax", _bool, False, "train on sampled words: much faster with a large vocabulary", **switch)
-    flag("--n_negative_samples_batch", _positive_int, 8000, "sampled words per step and direction; with --sample_softmax")
+    flag(
+        "--n_negative_samples_batch", _positive_int, 8000, "sampled words per step and direction; with --sample_softmax"
+    )
     flag("--use_gpu", _bool, None, "default: use a GPU if there is one", **switch)
 
     flag = group("output and checkpoints")
@@ -147,7 +154,15 @@ def take_saved(options: argparse.Namespace, given: List[str], saved: dict) -> Op
     Raises:
         OptionError: a size was given that is not the checkpoint's.
     """
-    where_to = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
+    where_to = (
+        "para_save_dir",
+        "load_dir",
+        "load_pretraining_params",
+        "use_gpu",
+        "cache_dir",
+        "batch_size",
+        "accumulate",
+    )
     changed = []
     for name, value in saved.items():
         if name not in given:
@@ -155,7 +170,9 @@ def take_saved(options: argparse.Namespace, given: List[str], saved: dict) -> Op
                 setattr(options, name, value)
         elif getattr(options, name) != value:
             if name in SIZES:
-                raise OptionError(f"--{name} is {getattr(options, name)}, but the checkpoint's is {value}; leave it out")
+                raise OptionError(
+                    f"--{name} is {getattr(options, name)}, but the checkpoint's is {value}; leave it out"
+                )
             if name not in where_to:
                 changed.append(f"{name} {value} → {getattr(options, name)}")
     return "changed on the command line: " + ", ".join(changed) if changed else None

@@ -12,12 +12,14 @@ Top to bottom: one step, evaluation, set-up, resuming, the loop.
 
 import runtime  # noqa: I001  first: its settings must be made before Paddle is imported
 
+import argparse
 import math
+import os
 import platform
 import signal
 import sys
-import time
 from pathlib import Path
+from typing import NamedTuple, Optional
 
 import numpy as np
 import paddle
@@ -26,7 +28,7 @@ import paddle.distributed as dist
 import checkpoint
 from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
-from metrics import MetricsLog, duration, say, show_progress
+from metrics import MetricsLog, StepClock, duration, read_metrics, say, show_progress
 from options import OptionError, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import BidirectionalReader, InputError, Vocabulary
@@ -134,9 +136,9 @@ def evaluate(model, reader, unknown):
     model.train()
     forward, backward, tokens, unknown_tokens = all_reduce_sum(sums.tolist())
     return {
-        "perplexity": math.exp((forward + backward) / (2 * tokens)),
-        "perplexity_forward": math.exp(forward / tokens),
-        "perplexity_backward": math.exp(backward / tokens),
+        "perplexity": perplexity((forward + backward) / (2 * tokens)),
+        "perplexity_forward": perplexity(forward / tokens),
+        "perplexity_backward": perplexity(backward / tokens),
         "tokens": int(tokens),
         "unknown_tokens": int(unknown_tokens),
     }
@@ -178,25 +180,41 @@ def gather_states(states):
     return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
 
 
-def report_start(options, device, model, train_reader, total_steps, vocabulary, start_step):
+def versions():
+    """Return the versions that matter to a run."""
+    return {"python": platform.python_version(), "paddle": paddle.__version__, "numpy": np.__version__}
+
+
+def report_start(run, device, found, step):
     """Print what is about to be trained, on what, and for how long."""
-    parameters = sum(parameter.size for parameter in model.parameters())
-    rows, steps, processes = train_reader.rows, options.num_steps, dist.get_world_size()
-    layers, embed, hidden = 2 * options.num_layers, options.embed_size, options.hidden_size
+    options = run.options
+    parameters = sum(parameter.size for parameter in run.lm.parameters())
     # Value, gradient and optimizer state of each parameter, and what the backward pass keeps of a step.
-    kept = options.batch_size * steps * layers * (8 * hidden + 4 * embed)
-    gigabytes = (parameters * (4 if options.optim == "adam" else 3) + kept) * 4 / 2**30
+    copies = 4 if options.optim == "adam" else 3
+    kept = (
+        options.batch_size
+        * options.num_steps
+        * options.num_layers
+        * (16 * options.hidden_size + 8 * options.embed_size)
+    )
+    gigabytes = (parameters * copies + kept) * 4 / 2**30
     softmax = f"sampled, {options.n_negative_samples_batch} negatives" if options.sample_softmax else "full"
-    epochs = total_steps * rows * steps / train_reader.tokens_per_epoch
-    lines = [
-        f"devices     {processes} × {device} ({runtime.SETTINGS})",
-        f"versions    python {platform.python_version()}, paddle {paddle.__version__}, numpy {np.__version__}",
-        f"network     {options.num_layers} layers, embed {embed}, hidden {hidden}, vocabulary {vocabulary.size}, softmax {softmax}",
-        f"parameters  {parameters:,} (about {gigabytes:.1f} GB with gradients, optimizer and activations)",
-        f"text        {train_reader.tokens_per_epoch:,} words an epoch in {len(train_reader.shards)} files",
-        f"steps       {start_step} → {total_steps} of {rows} rows × {steps} words ({epochs:.2f} epochs), seed {options.random_seed}",
-    ]
-    say("\n".join(lines))
+    reader = run.train_reader
+    if found:
+        place = f"epoch {run.epoch(step):.2f}, file {int(found.state['position'][1]) + 1}"
+        say(f"going on from {found.path}: step {step}, {place}")
+    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
+    say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    say(
+        f"network     {options.num_layers} layers, embed {options.embed_size}, hidden {options.hidden_size}, "
+        f"vocabulary {run.vocabulary.size}, softmax {softmax}"
+    )
+    say(f"parameters  {parameters:,} (about {gigabytes:.1f} GB with gradients, optimizer and activations)")
+    say(f"text        {reader.tokens_per_epoch:,} words an epoch in {len(reader.shards)} files")
+    say(
+        f"steps       {step} → {run.total_steps} of {reader.rows} rows × {options.num_steps} words "
+        f"({run.epoch(run.total_steps):.2f} epochs), seed {options.random_seed}"
+    )
 
 
 def count_steps(options, train_reader):
@@ -248,7 +266,7 @@ def check_writable(folder):
     """Raise `CheckpointError` if nothing can be written to a folder; better now than at the first save."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / f".writable-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
@@ -276,7 +294,11 @@ def make_readers(options, vocabulary):
     rows = options.batch_size * options.accumulate
     order = dict(shuffle=options.shuffle, seed=options.random_seed)
     train = BidirectionalReader(options.train_path, vocabulary, rows, options.num_steps, **order, **place)
-    dev = BidirectionalReader(options.test_path, vocabulary, rows, options.num_steps, **place) if options.test_path else None
+    dev = (
+        BidirectionalReader(options.test_path, vocabulary, rows, options.num_steps, **place)
+        if options.test_path
+        else None
+    )
     return train, dev
 
 
@@ -314,8 +336,29 @@ class StopRequest:
         self.asked = True
 
 
-def run(options, given):
-    """Set everything up, then train."""
+class Run(NamedTuple):
+    """What stays the same from the first step to the last."""
+
+    options: argparse.Namespace
+    vocabulary: Vocabulary
+    lm: BiLM
+    model: paddle.nn.Layer  # lm, or paddle.DataParallel around it
+    optimizer: paddle.optimizer.Optimizer
+    train_reader: BidirectionalReader
+    dev_reader: Optional[BidirectionalReader]
+    total_steps: int
+    log: Optional[MetricsLog]  # of the first process
+
+    @property
+    def words_per_step(self):
+        return self.train_reader.rows * self.options.num_steps
+
+    def epoch(self, step):
+        return step * self.words_per_step / self.train_reader.tokens_per_epoch
+
+
+def set_up(options, given):
+    """Make everything a run needs; return the `Run`, and `(progress, states)` to start the loop with."""
     device = choose_device(options.use_gpu)
     root = Path(options.para_save_dir)
     check_writable(root)
@@ -325,24 +368,18 @@ def run(options, given):
     total_steps = count_steps(options, train_reader)
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
+    # What the loop carries from step to step, besides parameters and optimizer.
+    progress, states = {"step": 0, "best": None, "losses": 0.0, "steps_since_log": 0}, None
     if options.load_pretraining_params:
         init_pretraining_params(None, options.load_pretraining_params, lm)
-    # What is carried from step to step, besides parameters and optimizer.
-    progress = {"step": 0, "best": None, "losses": 0.0, "steps_since_log": 0}
-    states = None
     if found:
         progress, states = resume(found, lm, optimizer, train_reader, options)
     model = paddle.DataParallel(lm) if dist.get_world_size() > 1 else lm
-    if dist.get_rank() == 0:
-        report_start(options, device, lm, train_reader, total_steps, vocabulary, progress["step"])
     log = MetricsLog(root / "log", progress["step"]) if dist.get_rank() == 0 else None
-    save = make_saver(options, vocabulary, lm, optimizer, train_reader)
-    progress = train(
-        options, model, optimizer, train_reader, dev_reader, vocabulary, total_steps, progress, states, log, save
-    )
+    run = Run(options, vocabulary, lm, model, optimizer, train_reader, dev_reader, total_steps, log)
     if log:
-        log.close()
-        report_end(options, root, progress, total_steps)
+        report_start(run, device, found, progress["step"])
+    return run, progress, states
 
 
 def resume(found, lm, optimizer, train_reader, options):
@@ -354,105 +391,97 @@ def resume(found, lm, optimizer, train_reader, options):
     checkpoint.restore_optimizer(optimizer, lm, found.optimizer)
     mine = slice(train_reader.first_row, train_reader.first_row + train_reader.batch_size)
     states = tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
-    progress = found.info["progress"]
-    shard = int(found.state["position"][1])
+    return found.info["progress"], states
+
+
+def save_checkpoint(run, progress, states, dev, best):
+    """Write everything a resumed run needs; all processes call this, the first one writes."""
+    arrays = {**run.train_reader.state_dict(), **gather_states(states)}
     if dist.get_rank() == 0:
-        epoch = progress["step"] * train_reader.rows * options.num_steps / train_reader.tokens_per_epoch
-        say(f"going on from {found.path}: step {progress['step']}, epoch {epoch:.2f}, file {shard + 1}")
-    return progress, states
+        info = {
+            "step": progress["step"],
+            "tokens": progress["step"] * run.words_per_step,
+            "progress": progress,
+            "dev": dev,
+            "model": run.lm.lstm.config,
+            "optim": run.options.optim,
+            "flags": vars(run.options),
+            "rows": run.train_reader.rows,
+            "vocabulary_size": run.vocabulary.size,
+            "vocabulary_sha256": run.vocabulary.sha256,
+            "versions": versions(),
+        }
+        moments = checkpoint.optimizer_arrays(run.optimizer, run.lm)
+        root, keep = run.options.para_save_dir, run.options.keep
+        checkpoint.save(root, info, run.lm.state_dict(), moments, arrays, run.vocabulary.text, keep, best)
+    if dist.get_world_size() > 1:
+        dist.barrier()
 
 
-def make_saver(options, vocabulary, lm, optimizer, train_reader):
-    """Return a function `(progress, states, dev, best)` that writes a checkpoint; all processes call it."""
-
-    def save(progress, states, dev, best):
-        arrays = {**train_reader.state_dict(), **gather_states(states)}
-        if dist.get_rank() == 0:
-            info = {
-                "step": progress["step"],
-                "tokens": progress["step"] * train_reader.rows * options.num_steps,
-                "progress": progress,
-                "dev": dev,
-                "model": lm.lstm.config,
-                "optim": options.optim,
-                "flags": vars(options),
-                "rows": train_reader.rows,
-                "vocabulary_size": vocabulary.size,
-                "vocabulary_sha256": vocabulary.sha256,
-                "versions": {
-                    "python": platform.python_version(),
-                    "paddle": paddle.__version__,
-                    "numpy": np.__version__,
-                },
-            }
-            state = checkpoint.optimizer_arrays(optimizer, lm)
-            root = options.para_save_dir
-            checkpoint.save(root, info, lm.state_dict(), state, arrays, vocabulary.text, options.keep, best)
-        if dist.get_world_size() > 1:
-            dist.barrier()
-
-    return save
+def log_training(run, progress, norm, clock):
+    """Write the figures of the steps since the last log line."""
+    step, mean = progress["step"], progress["losses"] / progress["steps_since_log"]
+    progress["losses"], progress["steps_since_log"] = 0.0, 0
+    sampled = run.options.sample_softmax
+    figures = {
+        "epoch": run.epoch(step),
+        **({"sampled_loss": mean} if sampled else {"loss": mean, "perplexity": perplexity(mean)}),
+        "grad_norm": norm,
+        "learning_rate": run.optimizer.get_lr(),
+        "tokens_per_second": run.words_per_step * clock.steps_per_second(),
+    }
+    if run.log:
+        run.log.write("train", step, figures)
+        report_step(step, run.total_steps, figures, clock.left(run.total_steps - step))
 
 
-def train(options, model, optimizer, train_reader, dev_reader, vocabulary, total_steps, progress, states, log, save):
-    """The loop: step → log → evaluate → save, until the last step or until asked to stop; returns `progress`."""
-    request = StopRequest()
-    batches = iter(train_reader)
-    loss_name = "sampled_loss" if options.sample_softmax else "loss"
-    clock, first_step = time.time(), progress["step"]
-    timed, timed_steps, stop = clock, 0, False
-    saved_step = progress["step"]
-    while progress["step"] < total_steps and not stop:
-        step = progress["step"] + 1
-        random = StepRandom(options.random_seed, step, train_reader.first_row)
-        arguments = (next(batches), states, random, options.accumulate, options.max_grad_norm, request.asked)
-        try:
-            loss, norm, states, stop = train_step(model, optimizer, *arguments)
-        except TrainingError as error:
-            raise TrainingError(
-                f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: go on from one "
-                "of them with a lower --learning_rate"
-            )
+def log_evaluation(run, progress):
+    """Evaluate, write the figures; return them, and whether they are the best so far."""
+    dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown)
+    best = progress["best"] is None or dev["perplexity"] < progress["best"]
+    if best:
+        progress["best"] = dev["perplexity"]
+    if run.log:
+        run.log.write("dev", progress["step"], dev)
+        say(f"step {progress['step']}/{run.total_steps}  dev {describe(dev)}")
+    return dev, best
+
+
+def train(run, progress, states):
+    """The loop: step → log → evaluate → save, until the last step or until asked to stop."""
+    options, request, clock = run.options, StopRequest(), StepClock()
+    batches, stop = iter(run.train_reader), False
+    while progress["step"] < run.total_steps and not stop:
+        with clock:
+            step = progress["step"] + 1
+            batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
+            more = (options.accumulate, options.max_grad_norm, request.asked)
+            try:
+                loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
+            except TrainingError as error:
+                raise TrainingError(
+                    f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
+                    "go on from one of them with a lower --learning_rate"
+                )
         progress["step"] = step
         progress["losses"] += loss
         progress["steps_since_log"] += 1
-        timed_steps += 1
-        last = step == total_steps
+        last = step == run.total_steps
         if step % options.log_interval == 0 or last:
-            mean = progress["losses"] / progress["steps_since_log"]
-            progress["losses"], progress["steps_since_log"] = 0.0, 0
-            words = timed_steps * train_reader.rows * options.num_steps
-            figures = {
-                "epoch": step * train_reader.rows * options.num_steps / train_reader.tokens_per_epoch,
-                loss_name: mean,
-                **({} if options.sample_softmax else {"perplexity": math.exp(mean)}),
-                "grad_norm": norm,
-                "learning_rate": optimizer.get_lr(),
-                "tokens_per_second": words / (time.time() - timed),
-            }
-            left = (time.time() - clock) / (step - first_step) * (total_steps - step)
-            timed, timed_steps = time.time(), 0
-            if log:
-                log.write("train", step, figures)
-                report_step(step, total_steps, figures, left)
+            log_training(run, progress, norm, clock)
         dev, best = None, False
-        if dev_reader and (step % options.dev_interval == 0 or last):
-            evaluation_start = time.time()
-            dev = evaluate(model, dev_reader, vocabulary.unknown)
-            best = progress["best"] is None or dev["perplexity"] < progress["best"]
-            progress["best"] = dev["perplexity"] if best else progress["best"]
-            if log:
-                log.write("dev", step, dev)
-                say(f"step {step}/{total_steps}  dev {describe(dev)}")
-            timed += time.time() - evaluation_start
+        if run.dev_reader and (step % options.dev_interval == 0 or last):
+            dev, best = log_evaluation(run, progress)
         if step % options.save_interval == 0 or best or last or stop:
-            save_start = time.time()
-            save(progress, states, dev, best)
-            saved_step = step
-            timed += time.time() - save_start
-    if log and stop and saved_step < total_steps:
-        say(f"asked to stop: saved step {saved_step}; go on with the same command and --load_dir auto")
-    return progress
+            save_checkpoint(run, progress, states, dev, best)
+    if run.log:
+        run.log.close()
+        report_end(run, progress["step"])
+
+
+def perplexity(nats):
+    """Return exp of a mean loss; infinite where that is beyond a float."""
+    return math.exp(nats) if nats < 700 else math.inf
 
 
 def describe(dev):
@@ -479,14 +508,17 @@ def report_step(step, total_steps, figures, left):
         say(text)
 
 
-def report_end(options, root, progress, total_steps):
-    """Print where everything is."""
-    folder = checkpoint.step_folder(root, progress["step"])
-    if progress["step"] >= total_steps:
-        say(f"trained to step {total_steps}; more with --load_dir auto and a larger --max_epoch")
-    dev = checkpoint.read_info(folder).get("dev") if folder.is_dir() else None
-    if dev:
-        say(f"held-out   {describe(dev)}")
+def report_end(run, step):
+    """Print the last evaluation and where everything is."""
+    root = Path(run.options.para_save_dir)
+    folder = checkpoint.step_folder(root, step)
+    if step < run.total_steps:
+        say(f"asked to stop: saved step {step}; go on with the same command and --load_dir auto")
+    else:
+        say(f"trained to step {step}; more with --load_dir auto and a larger --max_epoch")
+        dev = [record for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "dev"]
+        if dev:
+            say(f"held-out   {describe(dev[-1])}")
     say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {root / 'log'}")
 
 
@@ -496,7 +528,7 @@ def main(arguments=None):
     for note in notes:
         say(note)
     try:
-        run(options, given)
+        train(*set_up(options, given))
     except (InputError, OptionError, CheckpointError, PretrainedError, TrainingError) as error:
         fail(error)
 

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Set up, then pretrain: sh run.sh [flags of train.py]
+#
+# On GPUs: the released sizes, one process for each card in CUDA_VISIBLE_DEVICES (all cards if unset).
+# Without: a small model, CPU_NUM processes (default 1). A stopped or killed run is gone on with by the
+# same command. Several machines: NNODES=2 MASTER=first.machine:6070 RANK=0|1 sh run.sh on each.
+set -eu
+cd "$(dirname "$0")"
+. ./setup.sh
+
+set -- --train_path data/train --test_path data/dev --vocab_path data/vocabulary.txt --load_dir auto "$@"
+if [ "$GPU" = 1 ]; then
+    echo "run: GPUs ${CUDA_VISIBLE_DEVICES:-(all)}, released sizes: embed 512, hidden 4096, 2 layers, batch 128, 20 steps"
+    launch="--devices ${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)}"
+else
+    echo "run: no GPU found: training a small model on CPU (embed 64, hidden 256, 2 layers, batch 32, 20 steps)"
+    set -- --embed_size 64 --hidden_size 256 --batch_size 32 --dropout 0.2 --max_epoch 8 --shuffle true \
+        --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
+    launch="--nproc_per_node ${CPU_NUM:-1}"
+    export PADDLE_DISTRI_BACKEND=gloo
+fi
+if [ "${NNODES:-1}" != 1 ]; then
+    : "${MASTER:?NNODES=$NNODES needs MASTER=address:port of the first machine}" "${RANK:?and RANK=0, 1, … of this one}"
+    launch="$launch --nnodes $NNODES --master $MASTER --rank $RANK"
+fi
+export GLOG_minloglevel="${GLOG_minloglevel:-2}" # Paddle's own start-up lines
+
+# The launcher ends with the signal's number when it is stopped; train.py has saved by then, so that is no error.
+stopped=
+trap 'stopped=1; kill -TERM "$launcher" 2>/dev/null' TERM INT
+# shellcheck disable=SC2086
+"$PYTHON" -u -m paddle.distributed.launch $launch --log_level WARNING --log_dir log train.py "$@" &
+launcher=$!
+status=0
+wait "$launcher" || status=$?
+if [ -n "$stopped" ]; then # the first wait ended with the signal
+    status=0
+    wait "$launcher" || status=$?
+    case $status in 2 | 15) status=0 ;; esac
+fi
+exit "$status"

@@ -1,0 +1,109 @@
+# Finds a usable Python environment or makes .venv. Sourced by the run.sh files, from the project's folder:
+#     more_requirements=requirements-dev.txt; . ./setup.sh
+# Sets PYTHON (an interpreter that has everything), GPU (0 or 1), and the library path of CUDA's wheels.
+# PYTHON=/path/to/python picks the interpreter that .venv is made from.
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+if nvidia-smi -L 2>/dev/null | grep -q GPU; then
+    GPU=1 requirements=requirements.txt
+else
+    GPU=0 requirements=requirements-cpu.txt
+fi
+
+requirements="$requirements ${more_requirements:-}"
+
+# complete INTERPRETER FILE...: true if everything in the requirement files is installed there as pinned.
+complete() {
+    interpreter=$1
+    shift
+    command -v "$interpreter" >/dev/null 2>&1 || return 1
+    "$interpreter" - "$@" 2>/dev/null <<'EOF'
+import importlib.metadata, sys
+from pip._vendor.packaging.requirements import Requirement
+
+for path in sys.argv[1:]:
+    for line in open(path, encoding="utf-8"):
+        text = line.split("#")[0].strip()
+        if text and not text.startswith("-"):
+            wanted = Requirement(text)
+            if not wanted.marker or wanted.marker.evaluate():
+                if importlib.metadata.version(wanted.name) not in wanted.specifier:
+                    sys.exit(1)
+EOF
+}
+
+supported() {
+    command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+}
+
+if [ -n "${PYTHON:-}" ] && ! supported "$PYTHON"; then
+    fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | sed -n 1p), but Paddle 2.6.2 needs Python 3.8 to 3.12"
+fi
+
+asked=${PYTHON:-}
+PYTHON=
+# Asked for by name: that one, or the .venv made from it. Otherwise the active environment, or .venv.
+for candidate in "$asked" .venv/bin/python ${asked:-python python3}; do
+    if [ -n "$candidate" ] && supported "$candidate" && complete "$candidate" $requirements; then
+        PYTHON=$candidate
+        break
+    fi
+done
+
+if [ -z "$PYTHON" ]; then
+    for candidate in ${asked:-python3 python3.12 python3.11 python3.10 python3.9 python3.8 python}; do
+        if supported "$candidate"; then
+            base=$candidate
+            break
+        fi
+    done
+    [ -n "${base:-}" ] || fail "no Python 3.8 to 3.12 found (Paddle 2.6.2 has no wheels for others); install one, or name it: PYTHON=/path/to/python"
+    version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if [ -x .venv/bin/python ] && [ "$version" = "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
+        echo "setup: completing .venv from $requirements"
+    else
+        echo "setup: making .venv with Python $version from $requirements (once; some minutes)"
+        "$base" -m venv --clear .venv || fail "could not make .venv; on Debian and Ubuntu: apt install python3-venv"
+    fi
+    for file in $requirements; do
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
+            fail "pip could not install $file; is a package index reachable?"
+    done
+    PYTHON=.venv/bin/python
+fi
+
+case $PYTHON in
+/*) ;;
+*/*) PYTHON=$(pwd)/$PYTHON ;;
+esac
+export PYTHON
+
+# Paddle's GPU wheel opens CUDA's libraries by their bare names (libcudnn.so); the nvidia-*-cu11 wheels hold
+# them with version numbers, so each needs a link, and their folders must be searched for what they load in turn.
+if [ "$GPU" = 1 ]; then
+    known=$(ldconfig -p 2>/dev/null || :; IFS=:; for folder in ${LD_LIBRARY_PATH:-}; do ls "$folder" 2>/dev/null || :; done)
+    case $known in
+    *libcublas.so.11*libcudnn.so.8* | *libcudnn.so.8*libcublas.so.11*)
+        echo "setup: using the CUDA 11 and cuDNN 8 of this system" ;;
+    *)
+        nvidia=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/nvidia
+        mkdir -p .cuda_links
+        path=$(pwd)/.cuda_links
+        for file in cublas/lib/libcublas.so.11 cublas/lib/libcublasLt.so.11 cudnn/lib/libcudnn.so.8 \
+            cufft/lib/libcufft.so.10 curand/lib/libcurand.so.10 cusolver/lib/libcusolver.so.11 \
+            cusparse/lib/libcusparse.so.11 cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_cupti/lib/libcupti.so.11.8 \
+            nccl/lib/libnccl.so.2 nvtx/lib/libnvToolsExt.so.1; do
+            name=${file##*/}
+            ln -sfn "$nvidia/$file" ".cuda_links/${name%%.so*}.so"
+            case $path in *"$nvidia/${file%/*}"*) ;; *) path=$path:$nvidia/${file%/*} ;; esac
+        done
+        # cuDNN 8.6 ends the process where the driver offers libcuda.so.1 but not the bare name.
+        driver=$(ldconfig -p 2>/dev/null | sed -n 's/.*libcuda\.so\.1 .*x86-64.* => //p' | sed -n 1p)
+        [ -z "$driver" ] || ln -sfn "$driver" .cuda_links/libcuda.so
+        export LD_LIBRARY_PATH="$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ;;
+    esac
+fi

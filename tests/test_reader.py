@@ -1,0 +1,224 @@
+"""reader.py against the original's batches and against plain Python."""
+
+import itertools
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import LM
+
+import reader
+from reader import BidirectionalReader, InputError, Vocabulary, find_files
+
+
+@pytest.fixture
+def vocabulary():
+    return Vocabulary(LM / "vocab.txt")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Seven small shards of random sentences over the golden vocabulary, some blank."""
+    rng = np.random.default_rng(0)
+    words = Vocabulary(LM / "vocab.txt").words[3:] + ["unseen"]
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(7):
+        sentences = [" ".join(rng.choice(words, rng.integers(0, 9))) for _ in range(rng.integers(1, 12))]
+        (folder / f"part_{number}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    return folder
+
+
+def text(path):
+    return [sentence.split() for block in reader.read_lines(path) for sentence in block]
+
+
+def make(corpus, vocabulary, rows=4, steps=5, **more):
+    return BidirectionalReader(corpus, vocabulary, rows, steps, **more)
+
+
+def test_vocabulary_encodes_and_decodes(vocabulary):
+    assert vocabulary.size == 60
+    assert (vocabulary.start, vocabulary.end, vocabulary.unknown) == (0, 1, 2)
+    assert vocabulary.encode(["的", "never seen", "，"]) == [4, 2, 3]
+    assert vocabulary.decode([4, 0]) == ["的", "<S>"]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "is empty|empty vocabulary"),
+        ("<S>\n</S>\n<UNK>\na\nb\na\n", "'a' stands on line 4 and again on line 6"),
+        ("<S>\n</S>\na\n", "no line <UNK>"),
+        ("<S>\n</S>\n<UNK>\n\na\n", "line 4 is blank"),
+    ],
+)
+def test_bad_vocabulary_names_file_and_lines(tmp_path, content, message):
+    path = tmp_path / "v.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as error:
+        Vocabulary(path)
+    assert str(path) in str(error.value)
+
+
+def test_vocabulary_with_windows_line_ends_and_byte_order_mark(tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_bytes("\ufeff<S>\r\n</S>\r\n<UNK>\r\n的\r\n\r\n".encode())
+    assert Vocabulary(path).words == ["<S>", "</S>", "<UNK>", "的"]
+
+
+def test_build_counts_sorts_and_limits(tmp_path):
+    (tmp_path / "a.txt").write_text("b a b <UNK> c\nb\u3000a\td\n", encoding="utf-8")
+    words, covered = Vocabulary.build(tmp_path, min_count=1)
+    assert words == ["<S>", "</S>", "<UNK>", "b", "a", "c", "d"]
+    words, covered = Vocabulary.build(tmp_path, min_count=2)
+    assert words == ["<S>", "</S>", "<UNK>", "b", "a"] and covered == pytest.approx(5 / 8)
+    assert Vocabulary.build(tmp_path, max_size=4)[0] == ["<S>", "</S>", "<UNK>", "b"]
+
+
+def test_not_utf8_names_file_line_and_byte(tmp_path, vocabulary):
+    path = tmp_path / "gbk.txt"
+    path.write_bytes("abc\n的\n".encode() + "中文".encode("gb18030"))
+    with pytest.raises(InputError, match=r"gbk.txt: not UTF-8: line 3, byte 8 is 0xd6"):
+        make(path, vocabulary)
+    for size in (1, 4, 5):  # wherever a block ends
+        with pytest.raises(InputError, match="line 3, byte 8"):
+            list(reader.read_lines(path, block_size=size))
+
+
+def test_find_files_takes_glob_folder_or_list(corpus):
+    all_of_them = sorted(corpus.iterdir())
+    assert find_files(corpus) == find_files(str(corpus / "part_*")) == find_files(all_of_them) == all_of_them
+    with pytest.raises(InputError, match=r"no file matches '.*none\*'.*looked from"):
+        find_files(str(corpus / "none*"))
+    (corpus / "void").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="void is empty"):
+        find_files(corpus)
+
+
+@pytest.mark.parametrize("part, count", [("train", 63), ("dev", 59)])
+def test_batches_equal_golden(vocabulary, part, count, tmp_path):
+    golden = np.load(LM / "batches.npz")
+    names = ("token_ids", "next_token_id", "token_ids_reverse", "next_token_id_reverse")
+    batches = make(LM / f"{part}.txt", vocabulary, cache_dir=tmp_path)
+    assert len(golden[f"{part}/token_ids"]) == count
+    for number, batch in enumerate(itertools.islice(batches, count)):
+        for array, name in zip(batch, names):
+            assert array.dtype == np.int64 and np.array_equal(array, golden[f"{part}/{name}"][number])
+
+
+def test_single_pass_covers_every_word_exactly_once_in_both_directions(corpus, vocabulary):
+    expected, bigrams = Counter(), Counter()
+    for path in find_files(corpus):
+        for words in text(path):
+            ids = [0, *vocabulary.encode(words), 1]
+            expected.update(ids[1:])
+            bigrams.update(zip(ids, ids[1:]))
+    found = make(corpus, vocabulary)
+    assert found.tokens_per_epoch == sum(expected.values())
+    for _ in range(2):  # a second pass starts from the beginning again
+        seen, seen_bigrams, reverse = Counter(), Counter(), Counter()
+        for (x, y, x_reverse, y_reverse), mask in found.single_pass():
+            seen.update(y[mask].tolist())
+            seen_bigrams.update(zip(x[mask].tolist(), y[mask].tolist()))
+            reverse.update(zip(y_reverse[mask].tolist(), x_reverse[mask].tolist()))
+        assert seen == expected and seen_bigrams == reverse == bigrams
+
+
+def test_an_epoch_reads_every_sentence_once_then_goes_on(corpus, vocabulary):
+    sentences = [vocabulary.encode(words) for path in find_files(corpus) for words in text(path)]
+    one_row = make(corpus, vocabulary, rows=1, steps=1)
+    words = [int(next_batch[1][0, 0]) for next_batch in itertools.islice(one_row, 2 * one_row.tokens_per_epoch)]
+    assert words == 2 * [word for sentence in sentences for word in [*sentence, 1]]
+
+
+def test_shuffle_is_a_function_of_seed_and_epoch_and_loses_nothing(corpus, vocabulary):
+    def epochs(seed):
+        one_row = make(corpus, vocabulary, rows=1, steps=1, shuffle=True, seed=seed)
+        words = [int(batch[1][0, 0]) for batch in itertools.islice(one_row, 2 * one_row.tokens_per_epoch)]
+        return words[: one_row.tokens_per_epoch], words[one_row.tokens_per_epoch :]
+
+    first, second = epochs(1)
+    assert (first, second) == epochs(1) and first != second and first != epochs(2)[0]
+    in_order = make(corpus, vocabulary, rows=1, steps=1)
+    plain = [int(batch[1][0, 0]) for batch in itertools.islice(in_order, in_order.tokens_per_epoch)]
+
+    def sentences(words):
+        return Counter(tuple(group) for end, group in itertools.groupby(words, key=lambda word: word == 1) if not end)
+
+    assert sentences(first) == sentences(second) == sentences(plain) and first != plain
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_position_goes_on_exactly_on_any_number_of_processes(corpus, vocabulary, shuffle):
+    def readers(world_size):
+        more = dict(shuffle=shuffle, seed=5, world_size=world_size)
+        return [make(corpus, vocabulary, 8 // world_size, 5, rank=rank, **more) for rank in range(world_size)]
+
+    def joined(parts):
+        batches = [next(iter(part)) for part in parts]
+        return [np.concatenate(arrays) for arrays in zip(*batches)]
+
+    whole = readers(1)
+    expected = [joined(whole) for _ in range(30)]
+    for world_size in (1, 2, 4):
+        parts = readers(world_size)
+        for step in range(17):
+            assert all(map(np.array_equal, joined(parts), expected[step]))
+        state = parts[-1].state_dict()
+        for other in (1, 2, 8):
+            again = readers(other)
+            for part in again:
+                part.load_state_dict(state)
+            assert all(all(map(np.array_equal, joined(again), expected[step])) for step in range(17, 30))
+
+
+def test_position_of_other_text_rows_or_seed_is_refused(corpus, vocabulary):
+    state = make(corpus, vocabulary).state_dict()
+    with pytest.raises(InputError, match="4 rows, now it is 6"):
+        make(corpus, vocabulary, rows=6).load_state_dict(state)
+    with pytest.raises(InputError, match="shuffle and seed"):
+        make(corpus, vocabulary, shuffle=True).load_state_dict(state)
+    (corpus / "part_3.txt").write_text("的\n", encoding="utf-8")
+    with pytest.raises(InputError, match="text or the vocabulary"):
+        make(corpus, vocabulary).load_state_dict(state)
+
+
+def test_cache_is_used_again_and_follows_text_and_vocabulary(corpus, vocabulary, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    make(corpus, vocabulary, cache_dir=cache)
+    made = set(os.listdir(cache))
+    assert len(made) == 7
+    monkeypatch.setattr(reader, "_write_encoded", None)  # would raise if it were called again
+    make(corpus, vocabulary, cache_dir=cache)
+    monkeypatch.undo()
+    (corpus / "part_0.txt").write_text("的\n", encoding="utf-8")
+    assert make(corpus, vocabulary, cache_dir=cache).tokens_per_epoch > 0
+    assert len(set(os.listdir(cache)) - made) == 1
+    other = tmp_path / "v.txt"
+    other.write_text(vocabulary.text + "more\n", encoding="utf-8")
+    make(corpus, Vocabulary(other), cache_dir=cache)
+    assert len(os.listdir(cache)) == 15
+
+
+def test_another_process_finishing_first_is_fine(corpus, vocabulary, tmp_path, monkeypatch):
+    write = reader._write_encoded
+
+    def slow_writer(path, vocabulary, folder):
+        write(path, vocabulary, folder)
+        monkeypatch.setattr(reader, "_write_encoded", write)
+        reader.encode_shard(path, vocabulary, tmp_path)  # the other one
+
+    monkeypatch.setattr(reader, "_write_encoded", slow_writer)
+    shard = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+    assert [entry for entry in os.listdir(tmp_path) if entry.startswith(".writing")] == []
+    assert len(shard.starts) - 1 == len(text(corpus / "part_1.txt"))
+
+
+def test_a_cut_cache_is_named(corpus, vocabulary, tmp_path):
+    shard = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+    tokens = tmp_path / shard.key / "tokens.i4"
+    tokens.write_bytes(tokens.read_bytes()[:-4])
+    with pytest.raises(InputError, match="delete this folder"):
+        reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)

@@ -1,0 +1,464 @@
+"""train.py: the original's five steps, and runs that are shared, stopped, killed and resumed."""
+
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import paddle
+import pytest
+from conftest import LM, ROOT, largest_difference, run_python, tensors
+
+import checkpoint
+import train
+from bilm import StepRandom
+from metrics import read_metrics
+from pretrained import read_fluid_variable
+from reader import BidirectionalReader, Vocabulary
+
+# Everything that has a random part is switched on.
+SMALL = [
+    *("--train_path", str(LM / "train.txt"), "--test_path", str(LM / "dev.txt"), "--vocab_path", str(LM / "vocab.txt")),
+    *("--embed_size", "8", "--hidden_size", "12", "--num_steps", "5", "--max_epoch", "2.5", "--shuffle", "true"),
+    *("--sample_softmax", "--n_negative_samples_batch", "20", "--log_interval", "3", "--dev_interval", "10"),
+    *("--use_gpu", "false", "--random_seed", "11", "--save_interval", "4", "--keep", "9"),
+]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Flags of a small run whose cache is in the test's own folder."""
+    return [*SMALL, "--cache_dir", str(tmp_path / "cache")]
+
+
+def start(arguments, processes=1, **more):
+    """Start train.py in a process of its own, or through the launcher."""
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_level", "WARNING"]
+    launch += ["--log_dir", str(more.pop("log_dir"))] if processes > 1 else []
+    return subprocess.Popen(
+        [sys.executable, *(launch if processes > 1 else []), "train.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PADDLE_DISTRI_BACKEND": "gloo", "GLOG_minloglevel": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        **more,
+    )
+
+
+def finish(process, code=0):
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for(condition, process):
+    deadline = time.time() + 60
+    while not condition():
+        assert process.poll() is None and time.time() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def figures(root):
+    """Return the records of a run without what depends on the clock."""
+    records = read_metrics(root / "log" / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if k not in ("time", "tokens_per_second")} for record in records]
+
+
+def last(root):
+    return checkpoint.load_newest(root)[0]
+
+
+def assert_same_run(first, second):
+    """Same metrics and same parameters, optimizer and states, to the last bit."""
+    assert figures(first) == figures(second)
+    a, b = last(first), last(second)
+    assert a.info["step"] == b.info["step"]
+    for mine, theirs in ((a.model, b.model), (a.optimizer, b.optimizer), (a.state, b.state)):
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def golden_steps(lm, count, world=1):
+    """Do the golden training steps; return losses and gradient norms."""
+    golden = np.load(LM / "train.npz")
+    optimizer = train.make_optimizer("adagrad", 0.2, lm.parameters())
+    losses, norms = [], []
+    for number in range(1, count + 1):
+        step = {key.split("/")[1]: golden[key] for key in golden.files if key.startswith(f"step{number}/")}
+        states = tuple(tensors(step, "init_hiddens", "init_cells"))
+        batch = [step[name] for name in ("x", "y", "x_r", "y_r")]
+        loss, norm, states, _ = train.train_step(lm, optimizer, batch, states, StepRandom(0, number))
+        assert largest_difference(states[0].numpy(), step["last_hidden"]) < 1e-5
+        assert largest_difference(states[1].numpy(), step["last_cell"]) < 1e-5
+        losses.append(loss)
+        norms.append(norm)
+    return golden, optimizer, losses, norms
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_training_steps_equal_golden(golden_lm, count):
+    golden, optimizer, losses, norms = golden_steps(golden_lm, count)
+    assert largest_difference(losses, golden["losses"][:count, 0]) < 1e-5
+    clipped = np.minimum(norms, 10.0)
+    assert largest_difference(clipped, golden["clipped_grad_norm"][:count]) < 1e-4 and max(norms) > 10
+    moments = checkpoint.optimizer_arrays(optimizer, golden_lm)
+    paths = {id(parameter): path for path, parameter in golden_lm.named_parameters()}
+    for name, parameter in golden_lm.fluid_parameters().items():
+        assert largest_difference(parameter.numpy(), golden[f"after{count}/{name}"]) < 1e-5
+        moment = moments[paths[id(parameter)] + "/moment_0"].numpy()
+        assert largest_difference(moment, golden[f"after{count}/{name}_moment_0"]) < 1e-5
+
+
+class FirstBatches(BidirectionalReader):
+    """The original evaluated the full batches of its golden file; so does this."""
+
+    def single_pass(self):
+        self._rewind()
+        for batch in itertools.islice(self, 59):
+            yield batch, np.ones(batch[0].shape, dtype=bool)
+
+
+def test_dev_perplexity_equals_golden(golden_lm, tmp_path):
+    golden = golden_steps(golden_lm, 5)[0]
+    dev = FirstBatches(LM / "dev.txt", Vocabulary(LM / "vocab.txt"), 4, 5, cache_dir=tmp_path)
+    found = train.evaluate(golden_lm, dev, unknown=2)
+    assert found["perplexity"] == pytest.approx(float(golden["dev_ppl"]), rel=1e-5)
+    assert found["tokens"] == 59 * 20
+
+
+def test_perplexity_is_over_every_word_once_whatever_the_batch(golden_lm, tmp_path):
+    vocabulary = Vocabulary(LM / "vocab.txt")
+    dev = BidirectionalReader(LM / "dev.txt", vocabulary, 3, 7, cache_dir=tmp_path)
+    found = train.evaluate(golden_lm, dev, unknown=vocabulary.unknown)
+    words = [line.split() for line in (LM / "dev.txt").read_text(encoding="utf-8").splitlines()]
+    assert found["tokens"] == sum(map(len, words)) + len(words)
+    unknown = sum(word not in vocabulary.ids or word == "<UNK>" for line in words for word in line)
+    assert found["unknown_tokens"] == unknown > 0
+    # one row: the whole text as one stream, by hand
+    single = BidirectionalReader(LM / "dev.txt", vocabulary, 1, found["tokens"], cache_dir=tmp_path)
+    (batch, _), *rest = single.single_pass()
+    forward, backward, _ = golden_lm(*map(paddle.to_tensor, batch))
+    by_hand = train.evaluate(golden_lm, single, unknown=2)
+    assert not rest and by_hand["perplexity_forward"] == pytest.approx(math.exp(float(forward.mean())), rel=1e-5)
+    both = float(forward.mean() + backward.mean()) / 2
+    assert by_hand["perplexity"] == pytest.approx(math.exp(both), rel=1e-5)
+
+
+def test_accumulating_equals_a_larger_batch(small, tmp_path):
+    train.main([*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "whole")])
+    train.main([*small, "--batch_size", "4", "--accumulate", "2", "--para_save_dir", str(tmp_path / "parts")])
+    assert_close_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def assert_close_runs(first, second):
+    """Same metrics and parameters but for rounding."""
+    mine, theirs = figures(first), figures(second)
+    assert len(mine) == len(theirs) > 5
+    for a, b in zip(mine, theirs):
+        assert a.pop("kind") == b.pop("kind") and a == pytest.approx(b, rel=2e-4)
+    a, b = last(first), last(second)
+    assert a.model.keys() == b.model.keys()
+    assert all(largest_difference(a.model[name], b.model[name]) < 2e-4 for name in a.model)
+
+
+def test_two_processes_equal_one_and_can_be_resumed_by_one(small, tmp_path):
+    train.main([*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "one")])
+    shared = [*small, "--batch_size", "4", "--para_save_dir", tmp_path / "two"]
+    finish(start(shared, processes=2, log_dir=tmp_path / "launch"))
+    assert_close_runs(tmp_path / "one", tmp_path / "two")
+    # back to the middle of the two-process run, and on with one process
+    checkpoint.write_text(tmp_path / "two" / "latest", "step_00000008\n")
+    train.main([*small, "--para_save_dir", str(tmp_path / "two"), "--load_dir", "auto"])
+    assert_close_runs(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, tmp_path, processes):
+    def command(name):
+        rows = ["--batch_size", 8 // processes, "--load_dir", "auto", "--para_save_dir", tmp_path / name]
+        return dict(arguments=[*small, *rows, "--max_epoch", "8"], processes=processes, log_dir=tmp_path / "launch")
+
+    def go(name, **more):
+        options = command(name)
+        if processes == 1:
+            options.pop("log_dir")
+        return start(**options, **more)
+
+    finish(go("whole"))
+    killed = go("killed", start_new_session=True)
+    wait_for(lambda: checkpoint.step_folder(tmp_path / "killed", 8).exists(), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert last(tmp_path / "killed").info["step"] < last(tmp_path / "whole").info["step"]
+    printed = finish(go("killed"))
+    assert re.search(r"going on from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_saves_says_how_to_go_on_and_loses_nothing(small, tmp_path, number):
+    arguments = [*small, "--batch_size", "8", "--save_interval", "1000", "--max_epoch", "8", "--load_dir", "auto"]
+    whole = start([*arguments, "--para_save_dir", tmp_path / "whole"])
+    log = tmp_path / "stopped" / "log" / "metrics.jsonl"
+    process = start([*arguments, "--para_save_dir", tmp_path / "stopped"])
+    wait_for(lambda: log.exists() and log.stat().st_size > 0, process)
+    process.send_signal(number)
+    assert re.search(r"asked to stop: saved step \d+; go on with .*--load_dir auto", finish(process))
+    finish(start([*arguments, "--para_save_dir", tmp_path / "stopped"]))
+    finish(whole)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_resuming_takes_saved_flags_and_the_command_line_wins(small, tmp_path, capsys):
+    run = ["--para_save_dir", str(tmp_path / "run")]
+    train.main([*small, *run, "--batch_size", "8", "--max_epoch", "1"])
+    capsys.readouterr()
+    train.main([*run, "--load_dir", "auto", "--max_epoch", "2", "--learning_rate", "0.05", "--use_gpu", "false"])
+    printed = capsys.readouterr().out
+    assert "max_epoch 1.0 → 2.0" in printed and "learning_rate 0.2 → 0.05" in printed
+    records = figures(tmp_path / "run")
+    assert {record["learning_rate"] for record in records if record["kind"] == "train"} == {0.2, 0.05}
+    assert last(tmp_path / "run").info["flags"]["num_steps"] == 5
+
+
+def test_weights_only_starts_a_new_run(small, tmp_path, capsys):
+    arguments = [*small, "--hidden_size", "16", "--para_save_dir", str(tmp_path / "run"), "--batch_size", "8"]
+    train.main([*arguments, "--load_pretraining_params", str(LM / "checkpoint"), "--learning_rate", "1e-9"])
+    assert "loaded 19 parameters" in capsys.readouterr().out
+    found = last(tmp_path / "run")
+    golden = read_fluid_variable(LM / "checkpoint" / "embedding_para")
+    assert largest_difference(found.model["lstm.embedding"], golden) < 1e-6
+    assert figures(tmp_path / "run")[0]["step"] == 3
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop", "rprop"])
+def test_other_optimizers_train_and_resume(small, tmp_path, name):
+    arguments = [*small, "--optim", name, "--learning_rate", "0.003", "--batch_size", "8"]
+    train.main([*arguments, "--para_save_dir", str(tmp_path / "whole")])
+    run = [*arguments, "--para_save_dir", str(tmp_path / "run")]
+    train.main(run)
+    checkpoint.write_text(tmp_path / "run" / "latest", "step_00000008\n")
+    train.main([*run, "--load_dir", "auto"])
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_not_finite_stops_at_once_and_keeps_the_good_checkpoint(small, tmp_path, capsys, monkeypatch):
+    arguments = [*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run")]
+    step = train.train_step
+
+    def poisoned(model, optimizer, batch, states, random, *more):
+        if random.step == 10:
+            model.softmax_bias.set_value(model.softmax_bias + float("nan"))
+        return step(model, optimizer, batch, states, random, *more)
+
+    monkeypatch.setattr(train, "train_step", poisoned)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert "step 10: loss is nan, gradient norm is nan" in error and "Traceback" not in error
+    found = last(tmp_path / "run")
+    assert found.info["step"] == 8 and all(np.isfinite(array).all() for array in found.model.values())
+
+
+def test_full_disk_while_saving_is_one_clear_line(small, tmp_path, capsys, monkeypatch):
+    save = checkpoint.paddle.save
+
+    def full(content, path):
+        if "step_00000008" in path:
+            raise OSError(28, "No space left on device")
+        save(content, path)
+
+    monkeypatch.setattr(checkpoint.paddle, "save", full)
+    with pytest.raises(SystemExit) as stopped:
+        train.main([*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run")])
+    assert stopped.value.code == 1 and "No space left on device; older ones are intact" in capsys.readouterr().err
+    assert last(tmp_path / "run").info["step"] == 4
+
+
+def test_visualdl_shows_what_metrics_jsonl_holds_after_a_resume_too(small, tmp_path):
+    from visualdl import LogReader
+
+    run = [*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run")]
+    train.main(run)
+    checkpoint.write_text(tmp_path / "run" / "latest", "step_00000008\n")
+    train.main([*run, "--load_dir", "auto"])
+    folder = tmp_path / "run" / "log"
+    (path,) = folder.glob("vdlrecords.*.log")
+    plotted = LogReader(file_path=str(path))
+    records = read_metrics(folder / "metrics.jsonl")
+    for tag in ("train/sampled_loss", "train/grad_norm", "train/learning_rate", "train/tokens_per_second",
+                "dev/perplexity", "dev/perplexity_forward", "dev/perplexity_backward"):  # fmt: skip
+        kind, name = tag.split("/")
+        expected = [(record["step"], record[name]) for record in records if record["kind"] == kind]
+        found = [(point.id, point.value) for point in plotted.get_data("scalar", tag)]
+        assert [step for step, _ in found] == [step for step, _ in expected]
+        assert [value for _, value in found] == pytest.approx([value for _, value in expected])
+
+
+def test_sampled_loss_is_never_called_perplexity(small, tmp_path, capsys):
+    train.main([*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "grad_norm" in line]
+    assert lines and all("sampled_loss" in line and "perplexity" not in line for line in lines)
+    assert all("perplexity" not in r and "loss" not in r for r in figures(tmp_path / "run") if r["kind"] == "train")
+
+
+def test_second_start_of_a_finished_run_trains_nothing(small, tmp_path, capsys):
+    run = [*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run"), "--load_dir", "auto"]
+    train.main(run)
+    before = figures(tmp_path / "run")
+    capsys.readouterr()
+    train.main(run)
+    printed = capsys.readouterr().out
+    assert "grad_norm" not in printed and "held-out   perplexity" in printed and figures(tmp_path / "run") == before
+
+
+def test_counted_words_decide_the_steps_and_a_wrong_override_is_said(small, tmp_path, capsys):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1"]
+    train.main([*run, "--para_save_dir", str(tmp_path / "a"), "--all_train_tokens", "640"])
+    assert "warning: --all_train_tokens 640, but 319 words were counted" in capsys.readouterr().out
+    assert last(tmp_path / "a").info["step"] == 16
+    train.main([*run, "--para_save_dir", str(tmp_path / "b")])
+    assert last(tmp_path / "b").info["step"] == 8  # 319 words / (8 rows × 5 words), rounded up
+
+
+def test_retired_flags_are_accepted_with_what_replaced_them(small, tmp_path, capsys):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--para_save_dir", str(tmp_path / "run")]
+    train.main([*run, "--local", "True", "--update_method", "nccl2", "--enable_ce"])
+    printed = capsys.readouterr().out
+    for name in ("--local", "--update_method", "--enable_ce"):
+        assert printed.count(f"{name} has no effect: ") == 1
+
+
+BAD_FILES = {
+    "empty.txt": b"",
+    "gbk.txt": "ok\n中文".encode("gb18030"),
+    "bare.txt": b"a\nb\n",
+    "twice.txt": b"<S>\n</S>\n<UNK>\na\na\n",
+    "tiny.txt": "的\n".encode(),
+    "file": b"not a folder",
+}
+# name → a flag that replaces the good one (HERE is the folder of the files above), and what the message must say
+BAD_INPUTS = {
+    "no train file": ("--train_path", "nowhere/*.txt", "no file matches 'nowhere/.*' .looked from /"),
+    "no dev file": ("--test_path", "nowhere", "no file matches 'nowhere'"),
+    "no vocabulary file": ("--vocab_path", "nowhere", "cannot read nowhere: No such file"),
+    "no train path": ("--train_path", "", "--train_path is missing"),
+    "no vocabulary path": ("--vocab_path", "", "--vocab_path is missing"),
+    "empty": ("--train_path", "HERE/empty.txt", "empty.txt is empty"),
+    "not UTF-8": ("--train_path", "HERE/gbk.txt", "gbk.txt: not UTF-8: line 2, byte 3"),
+    "no specials": ("--vocab_path", "HERE/bare.txt", "bare.txt: no line <S>"),
+    "duplicate": ("--vocab_path", "HERE/twice.txt", "twice.txt: 'a' stands on line 4 and again on line 5"),
+    "small corpus": ("--train_path", "HERE/tiny.txt", "has 2 words, less than one batch of 8 rows × 5"),
+    "negatives": ("--n_negative_samples_batch", "61", "61 is more than the 60 words"),
+    "unwritable": ("--para_save_dir", "HERE/file/run", "cannot write to .*file/run"),
+    "unknown flag": ("--hiden_size", "3", "unrecognized arguments: --hiden_size 3"),
+    "zero": ("--hidden_size", "0", "--hidden_size: must be a whole number of at least 1, got '0'"),
+    "negative": ("--batch_size", "-4", "--batch_size: must be a whole number of at least 1, got '-4'"),
+    "no number": ("--learning_rate", "fast", "--learning_rate: must be a number, got 'fast'"),
+    "dropout": ("--dropout", "1", "--dropout: must be at least 0 and below 1"),
+    "optimizer": ("--optim", "magic", "invalid choice: 'magic'"),
+    "no GPU": ("--use_gpu", "true", "Paddle sees no GPU"),
+    "no checkpoint": ("--load_dir", "nowhere", "nowhere: no such checkpoint folder"),
+    "no weights": ("--load_pretraining_params", "nowhere", "nowhere: no such folder"),
+    "weights of other sizes": ("--load_pretraining_params", str(LM / "checkpoint"), "lstmp_0.w_0: expected shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_is_a_clear_error(small, tmp_path, capsys, name):
+    for file, content in BAD_FILES.items():
+        (tmp_path / file).write_bytes(content)
+    flag, value, message = BAD_INPUTS[name]
+    run = tmp_path / "run"
+    arguments = [*small, "--batch_size", "8", "--para_save_dir", str(run), flag, value.replace("HERE", str(tmp_path))]
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and ": error: " in error.splitlines()[0]
+    assert re.search(message, error), error
+    assert "Traceback" not in error and not list(run.glob("step_*"))
+
+
+@pytest.fixture
+def finished(small, tmp_path):
+    """Flags and folder of a run with checkpoints at steps 4 and 8."""
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--para_save_dir", str(tmp_path / "run")]
+    train.main(run)
+    return run, tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "already holds checkpoints; go on from them with --load_dir auto, or choose another"),
+        (["--load_dir", "auto", "--hidden_size", "16"], "--hidden_size is 16, but the checkpoint's is 12"),
+        (["--load_dir", "auto", "--optim", "adam"], "--optim is adam, but the checkpoint's is adagrad"),
+        (["--load_dir", "auto", "--batch_size", "6"], "global batch of 8 rows, now it is 6"),
+        (["--load_dir", "auto", "--random_seed", "12"], "shuffle and seed were"),
+        (["--load_dir", "auto", "--train_path", str(LM / "dev.txt")], "training text or the vocabulary is not the one"),
+        (["--load_dir", "auto", "--load_pretraining_params", "x"], "give one of them"),
+    ],
+)
+def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, message):
+    run, folder = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "log" not in path.parts}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        train.main([*run, *flags])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and re.search(message, error) and "Traceback" not in error
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_another_vocabulary_than_the_checkpoints_is_named(finished, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text((LM / "vocab.txt").read_text(encoding="utf-8") + "more\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        train.main([*finished[0], "--load_dir", "auto", "--vocab_path", str(other)])
+    assert re.search(r"other.txt \(61 words\) is not the vocabulary of .*step_00000008", capsys.readouterr().err)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(finished, capsys):
+    run, folder = finished
+    whole = figures(folder)
+    path = folder / "step_00000008" / checkpoint.MODEL_FILE
+    path.write_bytes(path.read_bytes()[:-10])
+    train.main([*run, "--load_dir", "auto"])
+    printed = capsys.readouterr().out
+    assert re.search(r"warning: .*step_00000008/model.pdparams: damaged.*trying the one before", printed)
+    assert "step 4," in printed and figures(folder) == whole
+    path.write_bytes(b"")
+    with pytest.raises(SystemExit):
+        train.main([*run, "--load_dir", str(path.parent)])
+    assert "model.pdparams: damaged" in capsys.readouterr().err
+
+
+def test_the_model_folder_tells_everything(finished):
+    folder = finished[1] / "step_00000008"
+    info = json.loads((folder / checkpoint.INFO_FILE).read_text(encoding="utf-8"))
+    assert info["step"] == 8 and info["tokens"] == 320 and info["flags"]["learning_rate"] == 0.2
+    assert info["model"] == dict(
+        vocab_size=60, embed_size=8, hidden_size=12, num_layers=2, cell_clip=3.0, proj_clip=3.0
+    )
+    assert info["versions"]["paddle"] == paddle.__version__ and info["dev"]["perplexity"] > 1
+    assert (folder / "vocabulary.txt").read_text(encoding="utf-8") == Vocabulary(LM / "vocab.txt").text
+    sums = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True)
+    assert sums.returncode == 0
+
+
+def test_help_names_every_flag_of_the_original():
+    printed = run_python("train.py", "--help").stdout
+    for name in """train_path test_path vocab_path batch_size embed_size hidden_size num_layers num_steps learning_rate
+        optim dropout max_grad_norm proj_clip cell_clip max_epoch sample_softmax n_negative_samples_batch log_interval
+        save_interval dev_interval para_save_dir load_dir load_pretraining_params shuffle random_seed use_gpu
+        all_train_tokens local update_method test_nccl use_custom_samples enable_ce data_path""".split():
+        assert re.search(rf"^  --{name}\b", printed, re.MULTILINE), name
