@@ -1,7 +1,8 @@
 """The bidirectional LSTM language model: everything that is a tensor.
 
-From the bottom up: `LSTMP` (one layer, one direction), `BiLSTM` (word embedding and the layers of
-both directions) and `BiLM` (the language model that `train.py` trains). The losses are in `softmax.py`.
+From the bottom up: `LSTMP` (one layer of one direction, from `lstmp.py`), `BiLSTM` (word embedding and the
+layers of both directions), `BiLM` (the language model that `train.py` trains; its losses are in `softmax.py`)
+and `ElmoEncoder` (what a task takes over: word ids in, ELMo vectors out).
 
 Inside, tensors are time-major, `[steps, batch, size]`, so that the slice of one step is one block of
 memory; `BiLM` takes and gives batch-major tensors. LSTM states are arguments and return values, never
@@ -11,15 +12,17 @@ The formulas are those of Baidu's ELMo for Paddle Fluid; the network is that of 
 "Deep contextualized word representations", with a word instead of a character input.
 """
 
-from typing import Dict, NamedTuple, Optional, Tuple
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from paddle.autograd import PyLayer
 
-from pretrained import load_pretrained
+from lstmp import LSTMP
+from pretrained import PretrainedError, load_pretrained, pretrained_sizes
+from reader import Vocabulary
 from softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
 
 States = Tuple[paddle.Tensor, paddle.Tensor]
@@ -54,117 +57,6 @@ def fresh_random() -> StepRandom:
     """Return a `StepRandom` drawn from Paddle's global generator, so `paddle.seed` governs it."""
     seed, step = paddle.randint(0, 2**31 - 1, [2]).tolist()
     return StepRandom(seed, step)
-
-
-class _Recurrence(PyLayer):
-    """The steps of one LSTMP layer, with a backward pass of its own.
-
-    Autograd would record a dozen nodes a step and sum the weight gradients step by step; here they
-    are one product over all steps.
-    """
-
-    @staticmethod
-    def forward(ctx, gates, recurrent_w, projection_w, hidden, cell, cell_clip, proj_clip, keep):
-        ctx.cell_clip, ctx.proj_clip = cell_clip, proj_clip
-        size = projection_w.shape[0]
-        hiddens, cells, saved = [hidden], [cell], []
-        for gate in paddle.unbind(gates, axis=0):
-            gate = paddle.addmm(gate, hidden, recurrent_w)
-            candidate = paddle.tanh(gate[:, :size])
-            in_gate, forget_gate, out_gate = paddle.split(F.sigmoid(gate[:, size:]), 3, axis=1)
-            cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
-            tanh_cell = paddle.tanh(cell)
-            output = out_gate * tanh_cell
-            hidden = paddle.clip(paddle.matmul(output, projection_w), -proj_clip, proj_clip)
-            hiddens.append(hidden)
-            cells.append(cell)
-            if keep:  # for the backward pass
-                saved.append((candidate, in_gate, forget_gate, out_gate, tanh_cell, output))
-        ctx.cells, ctx.saved, ctx.hiddens = cells, saved, hiddens
-        ctx.save_for_backward(recurrent_w, projection_w)
-        return paddle.stack(hiddens[1:]), hidden, cell
-
-    @staticmethod
-    def backward(ctx, d_hiddens, _d_last_hidden, _d_last_cell):
-        recurrent_w, projection_w = ctx.saved_tensor()
-        d_hidden = d_cell = 0.0
-        d_gates, d_projected = [], []
-        steps = list(zip(ctx.saved, ctx.cells[1:], ctx.cells[:-1], ctx.hiddens[1:], paddle.unbind(d_hiddens, axis=0)))
-        for (candidate, in_gate, forget_gate, out_gate, tanh_cell, _), cell, cell_before, hidden, d_out in steps[::-1]:
-            # A clipped value equals the bound and has no gradient.
-            d_hidden = (d_out + d_hidden) * (hidden.abs() < ctx.proj_clip).astype(d_out.dtype)
-            d_projected.append(d_hidden)
-            d_output = paddle.matmul(d_hidden, projection_w, transpose_y=True)
-            d_cell = d_cell + d_output * out_gate * (1 - tanh_cell * tanh_cell)
-            d_cell = d_cell * (cell.abs() < ctx.cell_clip).astype(d_cell.dtype)
-            d_gate = paddle.concat(
-                [
-                    d_cell * in_gate * (1 - candidate * candidate),
-                    d_cell * candidate * in_gate * (1 - in_gate),
-                    d_cell * cell_before * forget_gate * (1 - forget_gate),
-                    d_output * tanh_cell * out_gate * (1 - out_gate),
-                ],
-                axis=1,
-            )
-            d_gates.append(d_gate)
-            d_cell = d_cell * forget_gate
-            d_hidden = paddle.matmul(d_gate, recurrent_w, transpose_y=True)
-        d_gates, d_projected = paddle.stack(d_gates[::-1]), paddle.stack(d_projected[::-1])
-        before, outputs = paddle.concat(ctx.hiddens[:-1]), paddle.concat([step[-1] for step in ctx.saved])
-        d_recurrent = paddle.matmul(before, d_gates.flatten(0, 1), transpose_x=True)
-        d_projection = paddle.matmul(outputs, d_projected.flatten(0, 1), transpose_x=True)
-        return d_gates, d_recurrent, d_projection, None, None
-
-
-class LSTMP(nn.Layer):
-    """One LSTM layer of one direction with a projected hidden state and two clips.
-
-    For each step, with the gate columns in the order candidate, input, forget, output:
-
-        c = clip(tanh(candidate) * sigmoid(input) + c_before * sigmoid(forget), ±cell_clip)
-        h = clip((sigmoid(output) * tanh(c)) @ projection_w, ±proj_clip)
-
-    where the gates are `x @ gate_w + h_before @ recurrent_w + bias`. No peepholes. The clipped values
-    are what recurs; a clipped value passes no gradient.
-
-    Args:
-        embed_size: size of the input and of the projected hidden state.
-        hidden_size: size of the cell.
-        cell_clip, proj_clip: bounds of the cell and of the hidden state, both > 0.
-    """
-
-    def __init__(self, embed_size: int, hidden_size: int, cell_clip: float = 3.0, proj_clip: float = 3.0):
-        super().__init__()
-        self.cell_clip, self.proj_clip = cell_clip, proj_clip
-        xavier = nn.initializer.XavierUniform()
-        self.gate_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
-        self.recurrent_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
-        self.projection_w = self.create_parameter([hidden_size, embed_size], default_initializer=xavier)
-        self.bias = self.create_parameter([1, 4 * hidden_size], is_bias=True)
-
-    def forward(self, inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor):
-        """Run all steps.
-
-        Args:
-            inputs: float32 `[steps, batch, embed]`.
-            hidden, cell: the state before the first step, `[batch, embed]` and `[batch, hidden]`; taken
-                as constants (no gradient flows into them) and not clipped.
-
-        Returns:
-            outputs `[steps, batch, embed]`, last hidden and last cell (both detached).
-        """
-        gates = F.linear(inputs, self.gate_w, self.bias.flatten())  # one product for all steps
-        outputs, hidden, cell = _Recurrence.apply(
-            gates,
-            self.recurrent_w,
-            self.projection_w,
-            hidden.detach(),
-            cell.detach(),
-            self.cell_clip,
-            self.proj_clip,
-            paddle.is_grad_enabled(),
-        )
-        return outputs, hidden.detach(), cell.detach()
 
 
 class BiLSTM(nn.Layer):
@@ -220,7 +112,14 @@ class BiLSTM(nn.Layer):
             paddle.zeros([layers, batch, self.config["hidden_size"]]),
         )
 
-    def forward(self, layers: nn.LayerList, word_ids: paddle.Tensor, states: States, dropout=None):
+    def forward(
+        self,
+        layers: nn.LayerList,
+        word_ids: paddle.Tensor,
+        states: States,
+        dropout=None,
+        from_embeddings: bool = False,
+    ):
         """Run one direction.
 
         Args:
@@ -238,7 +137,7 @@ class BiLSTM(nn.Layer):
         embedded = top = F.embedding(word_ids.t(), self.embedding)
         outputs, hiddens, cells = [], [], []
         for index, layer in enumerate(layers):
-            layer_input = dropout(top, index)
+            layer_input = dropout(embedded if from_embeddings else top, index)
             output, hidden, cell = layer(layer_input, states[0][index], states[1][index])
             top = output if index == 0 else output + layer_input
             outputs.append(output)
@@ -356,17 +255,228 @@ class BiLM(nn.Layer):
         return losses.reshape([labels.shape[1], labels.shape[0]]).t()
 
 
-def init_pretraining_params(exe, pretraining_params_path: str, main_program: nn.Layer) -> None:
+class ScalarMix(nn.Layer):
+    """A trained average of the layers: gamma · Σ softmax(w)_i · layer_i (Peters et al. 2018, equation 1).
+
+    The original adds 1/(number of layers) to every w before the softmax, which changes nothing.
+
+    Args:
+        num_layers: how many layers are mixed.
+        l2: decay of the weights.
+    """
+
+    def __init__(self, num_layers: int, l2: float = 0.001):
+        super().__init__()
+        zero, one = nn.initializer.Constant(0.0), nn.initializer.Constant(1.0)
+        self.ELMo_w = self.create_parameter([num_layers], default_initializer=zero)
+        self.ELMo_w.regularizer = paddle.regularizer.L2Decay(l2)
+        self.ELMo_gamma = self.create_parameter([1], default_initializer=one)
+
+    def forward(self, layers: List[paddle.Tensor]) -> paddle.Tensor:
+        """Return the mix of tensors of one shape."""
+        weights = F.softmax(self.ELMo_w)
+        return self.ELMo_gamma * paddle.add_n([layer * weight for layer, weight in zip(layers, weights)])
+
+
+class ElmoEncoder(nn.Layer):
+    """Word ids to ELMo vectors: a pretrained `BiLSTM`, whose layers are mixed by trained weights.
+
+    A sentence gets the same vectors alone or in any batch, order and padding: states start at zero in
+    every call, padding is known from the lengths alone, and the backward LSTM starts at the last word.
+
+    Args:
+        vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip: see `BiLSTM`.
+        num_mixes: several mixes, each with its own weights, from one pass.
+        dropout: share of the LSTM layers' numbers dropped before the mix, in training mode only.
+        layer_norm: normalise each layer's vectors to mean 0 and variance 1 before the mix.
+        finetune: train the biLM too; otherwise it is frozen and runs without gradients.
+        boundaries: run the LSTMs over `<S> … </S>`, as in pretraining, and leave their vectors out again.
+        start, end: ids of `<S>` and `</S>`.
+        l2: decay of the mix weights.
+        legacy: repeat two faults of the original, to use a task model trained with it: every LSTM layer
+            reads the embeddings instead of the layer below, and the backward vectors stay in reading order,
+            so that word t is joined with the vector of word n-1-t.
+
+    Attributes:
+        embedding_dim: width of the vectors, 2 · embed_size.
+        config: the biLM's sizes.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_size: int = 512,
+        hidden_size: int = 4096,
+        num_layers: int = 2,
+        cell_clip: float = 3.0,
+        proj_clip: float = 3.0,
+        num_mixes: int = 1,
+        dropout: float = 0.5,
+        layer_norm: bool = False,
+        finetune: bool = False,
+        boundaries: bool = False,
+        start: int = 0,
+        end: int = 1,
+        l2: float = 0.001,
+        legacy: bool = False,
+    ):
+        super().__init__()
+        self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip)
+        for parameter in self.lstm.parameters():
+            parameter.stop_gradient = not finetune
+        self.mixes = nn.LayerList([ScalarMix(num_layers + 1, l2) for _ in range(num_mixes)])
+        self.config, self.embedding_dim = self.lstm.config, 2 * embed_size
+        self.dropout, self.layer_norm, self.finetune = dropout, layer_norm, finetune
+        self.boundaries, self.start, self.end, self.legacy = boundaries, start, end, legacy
+
+    def fluid_parameters(self) -> Dict[str, paddle.Tensor]:
+        """Return the parameters under the names that the original gave them."""
+        mix = self.mixes[0]
+        return {**self.lstm.fluid_parameters(), "ELMo_w": mix.ELMo_w, "ELMo_gamma": mix.ELMo_gamma}
+
+    def layers(self, word_ids: paddle.Tensor, lengths: Optional[paddle.Tensor] = None) -> paddle.Tensor:
+        """Return the word layer and every LSTM layer, forward and backward side by side, before dropout and mix.
+
+        Args:
+            word_ids: int64 `[batch, words]`.
+            lengths: int64 `[batch]`, words of each sentence; None: all of them.
+
+        Returns:
+            float32 `[num_layers + 1, batch, words, embedding_dim]`; zero at padding.
+        """
+        if isinstance(word_ids, str) or len(word_ids.shape) != 2:
+            raise ValueError("word_ids must be an int64 tensor of shape [batch, words]")
+        if lengths is None:
+            lengths = paddle.full([word_ids.shape[0]], word_ids.shape[1], dtype="int64")
+        with paddle.set_grad_enabled(self.finetune and paddle.is_grad_enabled()):
+            if not self.boundaries:
+                return self._layers(word_ids, lengths)
+            return self._layers(self._bounded(word_ids, lengths), lengths + 2)[:, :, 1:-1] * self._mask(
+                word_ids, lengths
+            )
+
+    def _mask(self, word_ids, lengths):
+        return (paddle.arange(word_ids.shape[1]) < lengths.unsqueeze(1)).astype("float32").unsqueeze(-1)
+
+    def _bounded(self, word_ids, lengths):
+        """Return word_ids with `<S>` before and `</S>` after the last word of each sentence."""
+        batch, words = word_ids.shape
+        place = paddle.arange(words + 2).expand([batch, words + 2])
+        edge = paddle.full([batch, 1], self.end, dtype="int64")
+        padded = paddle.concat([paddle.full([batch, 1], self.start, dtype="int64"), word_ids, edge], axis=1)
+        return paddle.where(place == lengths.unsqueeze(1) + 1, paddle.full_like(padded, self.end), padded)
+
+    def _layers(self, word_ids, lengths):
+        batch, words = word_ids.shape
+        place = paddle.arange(words)
+        lengths = lengths.unsqueeze(1)
+        # Word t of the sentence is word length-1-t of its reverse, and the other way round; padding stays.
+        reverse = paddle.where(place < lengths, lengths - 1 - place, place.expand([batch, words]))
+        flat_reverse = (reverse + paddle.arange(batch).unsqueeze(1) * words).flatten()
+        states = self.lstm.zero_states(batch)
+
+        def run(layers, ids):
+            embedded, outputs, *_ = self.lstm(layers, ids, states, from_embeddings=self.legacy)
+            return [layer.transpose([1, 0, 2]) for layer in [embedded, *outputs]]
+
+        def restore(layer):
+            return paddle.gather(layer.flatten(0, 1), flat_reverse).reshape(layer.shape)
+
+        words_layer, *ahead = run(self.lstm.forward_layers, word_ids)
+        _, *back = run(self.lstm.backward_layers, paddle.take_along_axis(word_ids, reverse, axis=1))
+        if not self.legacy:
+            back = map(restore, back)
+        pairs = [(words_layer, words_layer), *zip(ahead, back)]
+        layers = paddle.stack([paddle.concat(pair, axis=2) for pair in pairs])
+        return layers * self._mask(word_ids, lengths.flatten())
+
+    def mix(self, layers: paddle.Tensor, random: Optional[StepRandom] = None):
+        """Return the mix of what `layers` returned: float32 `[batch, words, embedding_dim]`.
+
+        With `num_mixes` above 1, a list of them.
+
+        Args:
+            random: where dropout comes from in training mode; None draws from Paddle's generator.
+        """
+        parts = list(paddle.unbind(layers, axis=0))
+        if self.layer_norm:
+            parts = [F.layer_norm(part, self.embedding_dim) for part in parts]
+        if self.training and self.dropout:
+            random = random or fresh_random()
+            for number in range(1, len(parts)):  # the words themselves are kept whole
+                batch, words, size = parts[number].shape
+                keep = random.keep_mask(number, batch, words * size, self.dropout).reshape(batch, words, size)
+                parts[number] = parts[number] * paddle.to_tensor(keep.astype(np.float32) / (1 - self.dropout))
+        mixed = [mix(parts) for mix in self.mixes]
+        return mixed if len(mixed) > 1 else mixed[0]
+
+    def forward(self, word_ids: paddle.Tensor, lengths: Optional[paddle.Tensor] = None):
+        """Return the ELMo vectors of sentences; arguments as for `layers`, result as for `mix`."""
+        return self.mix(self.layers(word_ids, lengths))
+
+
+def load_encoder(path: Union[str, Path], **options) -> Tuple[ElmoEncoder, Optional[Vocabulary]]:
+    """Return an encoder made and filled from a pretrained model, with sizes as in the files.
+
+    Args:
+        path: see `init_pretraining_params`.
+        options: of `ElmoEncoder`, besides the sizes.
+
+    Returns:
+        the encoder, and the vocabulary if the folder has one (our checkpoints do, Fluid folders do not).
+    """
+    sizes, vocabulary = pretrained_sizes(path)
+    if vocabulary:
+        options = {"start": vocabulary.start, "end": vocabulary.end, **options}
+    encoder = ElmoEncoder(**sizes, **options)
+    load_pretrained(encoder, path)
+    return encoder, vocabulary
+
+
+_default_encoder: Optional[ElmoEncoder] = None
+
+
+def init_pretraining_params(exe, pretraining_params_path: str, main_program: Optional[nn.Layer] = None) -> None:
     """Fill the biLM parameters of a layer from a pretrained model; nothing else of it is touched.
 
     Args:
         exe: not used any more (the original's executor); None will do.
         pretraining_params_path: a folder of Fluid variables (one file each, original names) or a
             checkpoint of this project. Optimizer state and learning rate in it are left alone.
-        main_program: a `BiLM`, or any layer with one or a `BiLSTM` inside.
+        main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one inside. None: make the default encoder
+            of this process, which `elmo_encoder` uses, with sizes as in the files.
 
     Raises:
         PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable.
             `softmax_weight` and `softmax_bias` may be missing (they are, in the released archive).
     """
-    load_pretrained(main_program, pretraining_params_path)
+    global _default_encoder
+    if main_program is None:
+        _default_encoder, _ = load_encoder(pretraining_params_path)
+    else:
+        load_pretrained(main_program, pretraining_params_path)
+
+
+def elmo_encoder(
+    word_ids: paddle.Tensor,
+    elmo_l2_coef: float = 0.001,
+    lengths: Optional[paddle.Tensor] = None,
+    encoder: Optional[ElmoEncoder] = None,
+) -> paddle.Tensor:
+    """Return the ELMo vectors of sentences, float32 `[batch, words, 2·embed]`.
+
+    Args:
+        word_ids: int64 `[batch, words]`.
+        elmo_l2_coef: decay of the mix weights.
+        lengths: int64 `[batch]`, words of each sentence; None: all of them.
+        encoder: None for the default one, which `init_pretraining_params(None, path)` makes.
+
+    Raises:
+        PretrainedError: no encoder given and none loaded.
+    """
+    encoder = encoder or _default_encoder
+    if encoder is None:
+        raise PretrainedError("nothing is loaded yet: call init_pretraining_params(None, path) first, or pass encoder=")
+    for mix in encoder.mixes:
+        mix.ELMo_w.regularizer = paddle.regularizer.L2Decay(elmo_l2_coef)
+    return encoder(word_ids, lengths)

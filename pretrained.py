@@ -6,20 +6,25 @@ field 1 = data type (varint) and field 2 = sizes (repeated varint) | the numbers
 Nothing in these files is ever executed.
 """
 
+import json
+import math
 import os
 import struct
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Tuple, Union
+from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import paddle
 from paddle import nn
 
-from checkpoint import MODEL_FILE, CheckpointError, read_arrays
+from checkpoint import INFO_FILE, MODEL_FILE, VOCABULARY_FILE, CheckpointError, read_arrays
+from reader import Vocabulary
 
 # Protobuf data type number → the numbers in the file.
 FLUID_TYPES = {2: np.dtype("<i4"), 3: np.dtype("<i8"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
-MAY_BE_MISSING = ("softmax_weight", "softmax_bias")
+# The released archive has no softmax; a language model has no mix for a task.
+MAY_BE_MISSING = ("softmax_weight", "softmax_bias", "ELMo_w", "ELMo_gamma")
 
 
 class PretrainedError(ValueError):
@@ -76,12 +81,9 @@ def _header(file: BinaryIO, size: int) -> Tuple[np.dtype, List[int]]:
     return FLUID_TYPES[data_type], shape
 
 
-def read_fluid_variable(path: Union[str, Path]) -> np.ndarray:
-    """Return the array in one file of a Fluid folder.
-
-    Raises:
-        PretrainedError: not such a file, or shorter or longer than its header says.
-    """
+@contextmanager
+def _open_variable(path: Union[str, Path]) -> Iterator[Tuple[BinaryIO, np.dtype, List[int]]]:
+    """Open one file of a Fluid folder at its numbers, after checking its header against its length."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         try:
@@ -90,16 +92,48 @@ def read_fluid_variable(path: Union[str, Path]) -> np.ndarray:
             raise PretrainedError(f"{path}: not a Fluid variable file (its header is cut short or malformed)")
         except ValueError as error:
             raise PretrainedError(f"{path}: not a Fluid variable file: {error}")
-        expected = data_type.itemsize
-        for length in shape:
-            expected *= length
-        found = size - file.tell()
-        if expected != found:
-            raise PretrainedError(
-                f"{path}: shape {shape} of {data_type.name} needs {expected} bytes of numbers, found {found}; "
-                "the file is damaged, get it again"
-            )
+        _check_size(path, size, file.tell(), data_type, shape)
+        yield file, data_type, shape
+
+
+def read_fluid_variable(path: Union[str, Path]) -> np.ndarray:
+    """Return the array in one file of a Fluid folder.
+
+    Raises:
+        PretrainedError: not such a file, or shorter or longer than its header says.
+    """
+    with _open_variable(path) as (file, data_type, shape):
         return np.frombuffer(file.read(), dtype=data_type).reshape(shape)
+
+
+def _check_size(path, size: int, start: int, data_type: np.dtype, shape: List[int]) -> None:
+    expected = data_type.itemsize * math.prod(shape)
+    if expected != size - start:
+        raise PretrainedError(
+            f"{path}: shape {shape} of {data_type.name} needs {expected} bytes of numbers, found {size - start}; "
+            "the file is damaged, get it again"
+        )
+
+
+def fluid_shape(path: Union[str, Path]) -> List[int]:
+    """Return the shape in the header of one file of a Fluid folder; raises like `read_fluid_variable`."""
+    with _open_variable(path) as (_, _, shape):
+        return shape
+
+
+def pretrained_sizes(path: Union[str, Path]) -> Tuple[Dict[str, float], Optional[Vocabulary]]:
+    """Return the sizes of the biLM in a folder, as arguments of `BiLSTM`, and its vocabulary if it has one."""
+    folder = Path(path)
+    if (folder / MODEL_FILE).is_file():
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        return info["model"], Vocabulary(folder / VOCABULARY_FILE)
+    for name in ("embedding_para", "lstmp_0.w_1"):
+        if not (folder / name).is_file():
+            raise PretrainedError(f"{path}: no {name} in it, so it is neither a Fluid folder nor a checkpoint")
+    vocab_size, embed_size = fluid_shape(folder / "embedding_para")
+    hidden_size, _ = fluid_shape(folder / "lstmp_0.w_1")
+    num_layers = len(list(folder.glob("fw_layer[0-9]*_gate_w")))
+    return dict(vocab_size=vocab_size, embed_size=embed_size, hidden_size=hidden_size, num_layers=num_layers), None
 
 
 def _own_names(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

@@ -112,7 +112,8 @@ class Vocabulary:
         for number, word in enumerate(self.words):
             if not word:
                 raise InputError(
-                    f"{path}: line {number + 1} is blank; put a word there (deleting the line would shift all later ids)"
+                    f"{path}: line {number + 1} is blank; "
+                    "put a word there (deleting the line would shift all later ids)"
                 )
             if word in self.ids:
                 raise InputError(f"{path}: {word!r} stands on line {self.ids[word] + 1} and again on line {number + 1}")

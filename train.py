@@ -222,8 +222,8 @@ def count_steps(options, train_reader):
     tokens = train_reader.tokens_per_epoch
     if tokens < train_reader.rows * options.num_steps:
         raise OptionError(
-            f"the training text has {tokens} words, less than one batch of {train_reader.rows} rows × {options.num_steps} "
-            "words; lower --batch_size or --num_steps, or bring more text"
+            f"the training text has {tokens} words, less than one batch of "
+            f"{train_reader.rows} rows × {options.num_steps} words; lower --batch_size or --num_steps, or bring more"
         )
     if options.all_train_tokens:
         if abs(options.all_train_tokens - tokens) > 0.01 * tokens:
