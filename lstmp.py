@@ -5,6 +5,8 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
+from lstm_step import choose
+
 
 class _Recurrence(PyLayer):
     """The steps of one LSTMP layer, with a backward pass of its own.
@@ -15,52 +17,37 @@ class _Recurrence(PyLayer):
 
     @staticmethod
     def forward(ctx, gates, recurrent_w, projection_w, hidden, cell, cell_clip, proj_clip, keep):
-        ctx.cell_clip, ctx.proj_clip = cell_clip, proj_clip
-        size = projection_w.shape[0]
+        functions = choose()
         hiddens, cells, saved = [hidden], [cell], []
         for gate in paddle.unbind(gates, axis=0):
             gate = paddle.addmm(gate, hidden, recurrent_w)
-            candidate = paddle.tanh(gate[:, :size])
-            in_gate, forget_gate, out_gate = paddle.split(F.sigmoid(gate[:, size:]), 3, axis=1)
-            cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
-            tanh_cell = paddle.tanh(cell)
-            output = out_gate * tanh_cell
+            activated, cell, output = functions.step(gate, cell, cell_clip)
             hidden = paddle.clip(paddle.matmul(output, projection_w), -proj_clip, proj_clip)
             hiddens.append(hidden)
-            cells.append(cell)
             if keep:  # for the backward pass
-                saved.append((candidate, in_gate, forget_gate, out_gate, tanh_cell, output))
-        ctx.cells, ctx.saved, ctx.hiddens = cells, saved, hiddens
+                cells.append(cell)
+                saved.append((activated, output))
+        ctx.clips, ctx.cells, ctx.saved, ctx.hiddens = (cell_clip, proj_clip), cells, saved, hiddens
         ctx.save_for_backward(recurrent_w, projection_w)
         return paddle.stack(hiddens[1:]), hidden, cell
 
     @staticmethod
     def backward(ctx, d_hiddens, _d_last_hidden, _d_last_cell):
+        functions = choose()
+        cell_clip, proj_clip = ctx.clips
         recurrent_w, projection_w = ctx.saved_tensor()
-        d_hidden = d_cell = 0.0
+        d_hidden, d_cell = paddle.zeros_like(ctx.hiddens[0]), paddle.zeros_like(ctx.cells[0])
         d_gates, d_projected = [], []
-        steps = list(zip(ctx.saved, ctx.cells[1:], ctx.cells[:-1], ctx.hiddens[1:], paddle.unbind(d_hiddens, axis=0)))
-        for (candidate, in_gate, forget_gate, out_gate, tanh_cell, _), cell, cell_before, hidden, d_out in steps[::-1]:
-            # A clipped value equals the bound and has no gradient.
-            d_hidden = (d_out + d_hidden) * (hidden.abs() < ctx.proj_clip).astype(d_out.dtype)
+        steps = zip(ctx.saved, ctx.cells, ctx.cells[1:], ctx.hiddens[1:], paddle.unbind(d_hiddens, axis=0))
+        for (activated, _), cell, next_cell, hidden, d_out in reversed(list(steps)):
+            d_hidden = functions.clip_grad(d_out, d_hidden, hidden, proj_clip)
             d_projected.append(d_hidden)
             d_output = paddle.matmul(d_hidden, projection_w, transpose_y=True)
-            d_cell = d_cell + d_output * out_gate * (1 - tanh_cell * tanh_cell)
-            d_cell = d_cell * (cell.abs() < ctx.cell_clip).astype(d_cell.dtype)
-            d_gate = paddle.concat(
-                [
-                    d_cell * in_gate * (1 - candidate * candidate),
-                    d_cell * candidate * in_gate * (1 - in_gate),
-                    d_cell * cell_before * forget_gate * (1 - forget_gate),
-                    d_output * tanh_cell * out_gate * (1 - out_gate),
-                ],
-                axis=1,
-            )
+            d_gate, d_cell = functions.step_grad(d_output, d_cell, activated, cell, next_cell, cell_clip)
             d_gates.append(d_gate)
-            d_cell = d_cell * forget_gate
             d_hidden = paddle.matmul(d_gate, recurrent_w, transpose_y=True)
         d_gates, d_projected = paddle.stack(d_gates[::-1]), paddle.stack(d_projected[::-1])
-        before, outputs = paddle.concat(ctx.hiddens[:-1]), paddle.concat([step[-1] for step in ctx.saved])
+        before, outputs = paddle.concat(ctx.hiddens[:-1]), paddle.concat([output for _, output in ctx.saved])
         d_recurrent = paddle.matmul(before, d_gates.flatten(0, 1), transpose_x=True)
         d_projection = paddle.matmul(outputs, d_projected.flatten(0, 1), transpose_x=True)
         return d_gates, d_recurrent, d_projection, None, None

@@ -23,19 +23,21 @@ if [ "${NNODES:-1}" != 1 ]; then
     : "${MASTER:?NNODES=$NNODES needs MASTER=address:port of the first machine}" "${RANK:?and RANK=0, 1, … of this one}"
     launch="$launch --nnodes $NNODES --master $MASTER --rank $RANK"
 fi
-export GLOG_minloglevel="${GLOG_minloglevel:-2}" # Paddle's own start-up lines
 
-# The launcher ends with the signal's number when it is stopped; train.py has saved by then, so that is no error.
+# Asked to stop, the launcher must hear it once (a second time it hurries), so Ctrl-C must not reach it besides.
+# It then ends with the signal's number; train.py has saved by that time, so that is no error.
 stopped=
-trap 'stopped=1; kill -TERM "$launcher" 2>/dev/null' TERM INT
+trap 'stopped=1; kill -TERM "$launcher" 2>/dev/null' TERM INT HUP
 # shellcheck disable=SC2086
-"$PYTHON" -u -m paddle.distributed.launch $launch --log_level WARNING --log_dir log train.py "$@" &
+$(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level WARNING --log_dir log train.py "$@" &
 launcher=$!
-status=0
-wait "$launcher" || status=$?
-if [ -n "$stopped" ]; then # the first wait ended with the signal
+while :; do # a signal ends a wait early
     status=0
     wait "$launcher" || status=$?
+    kill -0 "$launcher" 2>/dev/null || break
+done
+if [ -n "$stopped" ]; then
     case $status in 2 | 15) status=0 ;; esac
+    tail -n 4 log/workerlog.0 # the launcher has stopped passing it on by now
 fi
 exit "$status"

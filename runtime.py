@@ -30,8 +30,10 @@ def prepare() -> str:
     """Make the settings and return one line that says what they are."""
     if "paddle" in sys.modules:
         raise RuntimeError("import runtime before paddle: its settings come too late otherwise")
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's start-up lines; errors still show
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
-    threads = os.environ.setdefault("FLAGS_paddle_num_threads", str(max(1, _available_cores() // processes)))
+    threads = os.environ.setdefault("MKL_NUM_THREADS", str(max(1, _available_cores() // processes)))
+    os.environ.setdefault("FLAGS_paddle_num_threads", threads)
     settings = [f"{threads} math threads"]
     if _processor_vendor() == "AuthenticAMD":
         settings.append("MKL_DEBUG_CPU_TYPE=" + os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5"))

@@ -8,7 +8,18 @@ import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 CHUNK_LOGITS = 2**23  # logits held at a time (32 MB): one block of tokens × the vocabulary
-KEPT_LOGITS = 2**25  # up to this many (128 MB) the backward pass keeps them; beyond, it computes them again
+KEPT_LOGITS = 2**25  # up to this many (128 MB) probabilities are kept for the backward pass; beyond, computed again
+
+
+def _loss_and_probabilities(logits, labels):
+    """Return cross entropy `[tokens, 1]` and softmax `[tokens, words]`; Paddle's fused operator is the fastest way."""
+    return F.softmax_with_cross_entropy(logits, labels.unsqueeze(1), return_softmax=True)
+
+
+def _logit_gradients(probabilities, labels, d_losses):
+    """Return d losses / d logits: probability, less 1 where the logit is the label's."""
+    scale = d_losses.unsqueeze(1)
+    return paddle.put_along_axis(probabilities * scale, labels.unsqueeze(1), -scale, 1, reduce="add")
 
 
 class _FullSoftmax(PyLayer):
@@ -19,16 +30,14 @@ class _FullSoftmax(PyLayer):
         tokens, words = hidden.shape[0], weight.shape[0]
         ctx.rows = max(1, CHUNK_LOGITS // words)
         ctx.kept = [] if tokens * words <= KEPT_LOGITS else None
-        losses, log_sums = [], []
+        losses = []
         for start in range(0, tokens, ctx.rows):
             block = slice(start, start + ctx.rows)
             logits = F.linear(hidden[block], weight.t(), bias)
-            log_sum = paddle.logsumexp(logits, axis=1, keepdim=True)
-            losses.append(log_sum - paddle.take_along_axis(logits, labels[block].unsqueeze(1), axis=1))
-            log_sums.append(log_sum)
+            loss, probabilities = _loss_and_probabilities(logits, labels[block])
+            losses.append(loss)
             if ctx.kept is not None:
-                ctx.kept.append(logits)
-        ctx.log_sums = log_sums
+                ctx.kept.append(probabilities)
         ctx.save_for_backward(hidden, weight, bias, labels)
         return paddle.concat(losses).flatten()
 
@@ -38,12 +47,11 @@ class _FullSoftmax(PyLayer):
         d_hidden, d_weight, d_bias = [], paddle.zeros_like(weight), paddle.zeros_like(bias)
         for index, start in enumerate(range(0, hidden.shape[0], ctx.rows)):
             block = slice(start, start + ctx.rows)
-            logits = ctx.kept[index] if ctx.kept is not None else F.linear(hidden[block], weight.t(), bias)
-            scale = d_losses[block].unsqueeze(1)
-            # d loss / d logit = probability - (1 where the logit is the label's)
-            d_logits = paddle.put_along_axis(
-                paddle.exp(logits - ctx.log_sums[index]) * scale, labels[block].unsqueeze(1), -scale, 1, reduce="add"
-            )
+            if ctx.kept is not None:
+                probabilities = ctx.kept[index]
+            else:
+                probabilities = F.softmax(F.linear(hidden[block], weight.t(), bias))
+            d_logits = _logit_gradients(probabilities, labels[block], d_losses[block])
             d_hidden.append(paddle.matmul(d_logits, weight))
             d_weight += paddle.matmul(d_logits, hidden[block], transpose_x=True)
             d_bias += d_logits.sum(axis=0)
@@ -92,6 +100,32 @@ def log_expected_count(ids: paddle.Tensor, tries: int, vocab_size: int) -> paddl
     return paddle.log(-paddle.expm1(tries * paddle.log1p(-probability)))
 
 
+class _SampledSoftmax(PyLayer):
+    """Cross entropy of each token over its own word (put into column 0) and the shared negatives."""
+
+    @staticmethod
+    def forward(ctx, hidden, true_rows, true_offsets, rows, offsets, hits):
+        first = paddle.zeros_like(hits)
+        true_logits = (hidden * true_rows).sum(axis=1, keepdim=True) + true_offsets.unsqueeze(1)
+        logits = F.linear(hidden, rows.t(), offsets)
+        # A token without a hit has hits = 0 and loses nothing: column 0 is written right after.
+        logits = paddle.put_along_axis(logits, hits.unsqueeze(1), -1e20, 1)
+        logits = paddle.put_along_axis(logits, first.unsqueeze(1), true_logits, 1)
+        losses, ctx.probabilities = _loss_and_probabilities(logits, first)
+        ctx.save_for_backward(hidden, true_rows, rows, first)
+        return losses.flatten()
+
+    @staticmethod
+    def backward(ctx, d_losses):
+        hidden, true_rows, rows, first = ctx.saved_tensor()
+        d_logits = _logit_gradients(ctx.probabilities, first, d_losses)
+        d_true = d_logits[:, :1]
+        d_logits = paddle.put_along_axis(d_logits, first.unsqueeze(1), 0.0, 1)
+        d_hidden = paddle.matmul(d_logits, rows) + d_true * true_rows
+        d_rows = paddle.matmul(d_logits, hidden, transpose_x=True)
+        return d_hidden, d_true * hidden, d_true.flatten(), d_rows, d_logits.sum(axis=0), None
+
+
 def sampled_softmax_losses(
     hidden: paddle.Tensor,
     weight: paddle.Tensor,
@@ -111,12 +145,11 @@ def sampled_softmax_losses(
         negatives, tries: what `log_uniform_sample` returned.
     """
     tokens, vocab_size = labels.shape[0], weight.shape[0]
-    negatives = paddle.to_tensor(negatives)
-    ids = paddle.concat([labels, negatives])
+    negatives = paddle.to_tensor(np.sort(negatives))
+    place = paddle.searchsorted(negatives, labels).clip(max=len(negatives) - 1)
+    hits = paddle.where(paddle.gather(negatives, place) == labels, place + 1, paddle.zeros_like(place))
+    # The first negative stands twice: its first place is the column for each token's own word.
+    ids = paddle.concat([labels, negatives[:1], negatives])
     rows = F.embedding(ids, weight)
     offsets = paddle.gather(bias, ids) - log_expected_count(ids, tries, vocab_size)
-    true_logits = (hidden * rows[:tokens]).sum(axis=1, keepdim=True) + offsets[:tokens].unsqueeze(1)
-    logits = F.linear(hidden, rows[tokens:].t(), offsets[tokens:])
-    hits = (labels.unsqueeze(1) == negatives.unsqueeze(0)).astype(logits.dtype)
-    logits = paddle.concat([true_logits, logits - 1e20 * hits], axis=1)
-    return (paddle.logsumexp(logits, axis=1, keepdim=True) - true_logits).flatten()
+    return _SampledSoftmax.apply(hidden, rows[:tokens], offsets[:tokens], rows[tokens:], offsets[tokens:], hits)

@@ -26,6 +26,7 @@ import paddle
 import paddle.distributed as dist
 
 import checkpoint
+import lstm_step
 from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
 from metrics import MetricsLog, StepClock, duration, read_metrics, say, show_progress
@@ -203,7 +204,7 @@ def report_start(run, device, found, step):
     if found:
         place = f"epoch {run.epoch(step):.2f}, file {int(found.state['position'][1]) + 1}"
         say(f"going on from {found.path}: step {step}, {place}")
-    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
+    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {lstm_step.describe()})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(
         f"network     {options.num_layers} layers, embed {options.embed_size}, hidden {options.hidden_size}, "
@@ -323,7 +324,10 @@ def make_model(options, vocabulary):
 
 
 class StopRequest:
-    """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second one ends at once."""
+    """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second Ctrl-C ends at once.
+
+    The launcher sends SIGTERM three times over, so that one is taken as a single request.
+    """
 
     def __init__(self):
         self.asked = False
@@ -331,7 +335,7 @@ class StopRequest:
             signal.signal(number, self._remember)
 
     def _remember(self, number, frame):
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
 
