@@ -178,10 +178,7 @@ class BiLM(nn.Layer):
         self.softmax_weight = self.create_parameter(
             [vocab_size, embed_size], default_initializer=nn.initializer.XavierUniform()
         )
-        bound = (3.0 / vocab_size) ** 0.5
-        self.softmax_bias = self.create_parameter(
-            [vocab_size], default_initializer=nn.initializer.Uniform(-bound, bound)
-        )
+        self.softmax_bias = self.create_parameter([vocab_size], is_bias=True)
 
     def fluid_parameters(self) -> Dict[str, paddle.Tensor]:
         """Return the parameters under the names that the original gave them."""

@@ -99,6 +99,8 @@ def sentences(options) -> None:
                     writer.write(line)
     train.close()
     dev.close()
+    if not dev.lines and options.dev_fraction > 0:
+        print(f"warning: no document fell to dev; with so few, raise --dev_fraction (now {options.dev_fraction})")
     print(
         f"{len(paths)} files: {train.lines} sentences for training in {train.count} shards, {dev.lines} for dev in "
         f"{dev.count}, {repeated} repeated ones dropped"

@@ -29,7 +29,7 @@ fi
 stopped=
 trap 'stopped=1; kill -TERM "$launcher" 2>/dev/null' TERM INT HUP
 # shellcheck disable=SC2086
-$(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level WARNING --log_dir log train.py "$@" &
+$(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level CRITICAL --log_dir log train.py "$@" &
 launcher=$!
 while :; do # a signal ends a wait early
     status=0
@@ -40,4 +40,5 @@ if [ -n "$stopped" ]; then
     case $status in 2 | 15) status=0 ;; esac
     tail -n 4 log/workerlog.0 # the launcher has stopped passing it on by now
 fi
+[ "$status" = 0 ] || echo "run: ended with an error; the output of every process is in log/workerlog.*" >&2
 exit "$status"

@@ -1,0 +1,143 @@
+"""The READMEs: what they say to type is typed here, and their tables are compared with the code."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_python
+
+from metrics import read_metrics
+from options import RETIRED, make_parser
+
+READMES = [ROOT / "README.md", ROOT / "README_cn.md"]
+
+
+def section(path, number):
+    """Return the `number`th part between headings of the second level."""
+    return re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[number]
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with a little raw text, after the first three of the five commands."""
+    copy = tmp_path_factory.mktemp("project")
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in tracked.stdout.split("\n")[:-1]:
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    (copy / "my_texts").mkdir()
+    for name in ("01_astronomy.txt", "15_food.txt", "24_customs.txt"):
+        shutil.copy(copy / "data" / "text" / name, copy / "my_texts" / name)
+    for command in five_commands()[:3]:
+        execute(copy, command)
+    return copy
+
+
+def five_commands():
+    commands = blocks(section(READMES[0], 1), "sh")[0].strip().split("\n")
+    assert len(commands) == 5
+    return commands
+
+
+def execute(folder, command):
+    """Run a command as somebody would who has the environment active."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+    }
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_your_own_corpus_in_five_commands(project):
+    commands = five_commands()
+    assert list((project / "runs" / "mine").glob("step_*"))
+    assert "ElmoEncoder" in execute(project, commands[4])
+    assert "--logdir" in execute(project, commands[3].split(" ")[0] + " --help")
+
+
+def test_visualdl_serves_the_numbers_of_metrics_jsonl(project):
+    folder = project / "runs" / "mine" / "log"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("visualdl")), "--logdir", str(folder), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(path):
+        deadline = time.time() + 60
+        while True:
+            try:
+                data = json.load(direct.open(f"http://127.0.0.1:{port}/app/api/{path}"))["data"]
+                if data:
+                    return data
+            except OSError:
+                pass
+            assert time.time() < deadline and server.poll() is None
+            time.sleep(0.2)
+
+    try:
+        run = urllib.parse.quote(ask("runs")[0], safe="")
+        for kind, name in [("dev", "perplexity"), ("dev", "perplexity_backward"), ("train", "loss")]:
+            points = ask(f"scalar/list?run={run}&tag={kind}/{name}")
+            expected = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == kind]
+            assert [point[1] for point in points] == [record["step"] for record in expected]
+            assert [point[2] for point in points] == pytest.approx([record[name] for record in expected])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_using_the_vectors(project):
+    (program,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+    shutil.rmtree(project / "checkpoints", ignore_errors=True)
+    shutil.copytree(project / "runs" / "mine", project / "checkpoints")
+    (project / "program.py").write_text(program + "\nprint(features.shape)\n", encoding="utf-8")
+    assert execute(project, "python program.py").endswith("[2, 4, 256]\n")
+
+
+@pytest.mark.parametrize("path", READMES, ids=["English", "Chinese"])
+def test_the_table_of_flags_is_the_parsers(path):
+    rows = re.findall(r"^\| `(--\w+)` \| ([^|]*?) *\|", path.read_text(encoding="utf-8"), re.MULTILINE)
+    expected = {}
+    for action in make_parser("")._actions:
+        name = action.option_strings[-1]
+        if name not in RETIRED and name != "--help":
+            expected[name] = "" if action.default in (None, "") else str(action.default)
+    assert dict(rows) == expected
+    assert all(f"`{name}`" in path.read_text(encoding="utf-8") for name in RETIRED)
+
+
+def test_both_readmes_have_the_same_sections_and_code():
+    english, chinese = (path.read_text(encoding="utf-8") for path in READMES)
+    for pattern in (r"^(#+) ", r"^```(\w*)\n"):
+        assert re.findall(pattern, english, re.MULTILINE) == re.findall(pattern, chinese, re.MULTILINE)
+    for language in ("sh", "python"):
+        assert blocks(english, language) == blocks(chinese, language)
+    for name in re.findall(r"\]\((?!http)([^)#]+)\)", english):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_reader_benchmark_runs():
+    finished = run_python("benchmarks/reader.py", "--words", "200000", "--batches", "50")
+    figures = json.loads(finished.stdout)
+    assert figures["encoded_words_per_s"] > 0 and figures["batched_tokens_per_s"] > 0

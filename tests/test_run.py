@@ -1,0 +1,85 @@
+"""setup.sh and run.sh: the environment, the launcher, stopping."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import LM, ROOT
+
+import checkpoint
+
+SMALL = [
+    *("--train_path", str(LM / "train.txt"), "--test_path", str(LM / "dev.txt"), "--vocab_path", str(LM / "vocab.txt")),
+    *("--embed_size", "8", "--hidden_size", "12", "--num_steps", "5", "--batch_size", "8"),
+]
+
+
+def shell(script, **environment):
+    return subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def stub(path, text):
+    path.write_text("#!/bin/sh\n" + text, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_set_up_is_quick_the_second_time():
+    start = time.perf_counter()
+    finished = shell(". ./setup.sh; echo $PYTHON", PYTHON=sys.executable)
+    assert finished.stdout.strip() == sys.executable and time.perf_counter() - start < 2
+
+
+def test_an_unsupported_interpreter_is_named_with_the_range(tmp_path):
+    old = stub(tmp_path / "python3.13", 'case $1 in --version) echo "Python 3.13.0" ;; *) exit 1 ;; esac\n')
+    finished = shell("sh run.sh", PYTHON=str(old))
+    assert finished.returncode == 1
+    assert "is Python 3.13.0, but Paddle 2.6.2 needs Python 3.8 to 3.12" in finished.stderr
+
+
+def test_gpu_libraries_get_the_names_that_paddle_opens(tmp_path):
+    stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
+    stub(tmp_path / "ldconfig", "echo 'libcuda.so.1 (libc6,x86-64) => /driver/libcuda.so.1'\n")
+    python = stub(tmp_path / "python", f'case "$*" in *purelib*) echo {tmp_path}/site ;; *) exit 0 ;; esac\n')
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $LD_LIBRARY_PATH"
+    environment = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python))
+    finished = shell(script, LD_LIBRARY_PATH="/mine", **environment)
+    searched = finished.stdout.strip().split(":")
+    nvidia = f"{tmp_path}/site/nvidia"
+    assert searched[0] == f"{tmp_path}/.cuda_links" and searched[-1] == "/mine" and f"{nvidia}/cudnn/lib" in searched
+    links = {path.name: os.readlink(path) for path in (tmp_path / ".cuda_links").iterdir()}
+    assert links["libcudnn.so"] == f"{nvidia}/cudnn/lib/libcudnn.so.8"
+    assert links["libcublasLt.so"] == f"{nvidia}/cublas/lib/libcublasLt.so.11"
+    assert links["libcuda.so"] == "/driver/libcuda.so.1" and len(links) == 12
+    stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
+    finished = shell(script, LD_LIBRARY_PATH="/mine", **environment)
+    assert "using the CUDA 11 and cuDNN 8 of this system" in finished.stdout
+    assert finished.stdout.strip().endswith("/mine") and ".cuda_links" not in finished.stdout
+
+
+def test_several_machines_need_an_address():
+    finished = shell("sh run.sh", PYTHON=sys.executable, NNODES="2")
+    assert finished.returncode != 0 and "needs MASTER=address:port" in finished.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
+    command = ["sh", "run.sh", *SMALL, "--para_save_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache")]
+    command += ["--max_epoch", "200", "--save_interval", "5", "--log_interval", "5", "--test_path", ""]
+    more = dict(cwd=ROOT, env={**os.environ, "PYTHON": sys.executable}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, start_new_session=True, **more)
+    deadline = time.time() + 60
+    while not checkpoint.step_folder(tmp_path / "run", 10).exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
+    assert "training a small model on CPU" in printed.splitlines()[0] and "asked to stop: saved step" in printed
+    finished = subprocess.run([*command, "--max_epoch", "1", "--log_interval", "1"], stderr=subprocess.PIPE, **more)
+    assert "going on from" in finished.stdout and finished.returncode == 0
