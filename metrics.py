@@ -1,6 +1,7 @@
 """Where the figures of a run go: `metrics.jsonl`, VisualDL, and the terminal."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -113,3 +114,32 @@ def show_progress(done: int, total: int, text: str) -> None:
 def say(text: str) -> None:
     """Print a line for good, over a progress bar if there is one."""
     print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)
+
+
+def perplexity(nats):
+    """Return exp of a mean loss; infinite where that is beyond a float."""
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def describe(dev):
+    """Return the figures of an evaluation as text."""
+    return (
+        f"perplexity {dev['perplexity']:.2f} (forward {dev['perplexity_forward']:.2f}, "
+        f"backward {dev['perplexity_backward']:.2f}) over {dev['tokens']} words, {dev['unknown_tokens']} of them <UNK>"
+    )
+
+
+def report_step(step, total_steps, figures, left):
+    """Show one line of figures: redrawn on a terminal, printed elsewhere."""
+    sampled = "sampled_loss" in figures
+    losses = f"sampled_loss {figures['sampled_loss']:.4f}" if sampled else (
+        f"loss {figures['loss']:.4f}  perplexity {figures['perplexity']:.1f}"
+    )  # fmt: skip
+    text = (
+        f"step {step}/{total_steps}  epoch {figures['epoch']:.2f}  {losses}  grad_norm {figures['grad_norm']:.2f}  "
+        f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}"
+    )
+    if sys.stdout.isatty():
+        show_progress(step, total_steps, text)
+    else:
+        say(text)

@@ -29,7 +29,7 @@ import checkpoint
 import lstm_step
 from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
-from metrics import MetricsLog, StepClock, duration, read_metrics, say, show_progress
+from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
 from options import OptionError, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import BidirectionalReader, InputError, Vocabulary
@@ -481,35 +481,6 @@ def train(run, progress, states):
     if run.log:
         run.log.close()
         report_end(run, progress["step"])
-
-
-def perplexity(nats):
-    """Return exp of a mean loss; infinite where that is beyond a float."""
-    return math.exp(nats) if nats < 700 else math.inf
-
-
-def describe(dev):
-    """Return the figures of an evaluation as text."""
-    return (
-        f"perplexity {dev['perplexity']:.2f} (forward {dev['perplexity_forward']:.2f}, "
-        f"backward {dev['perplexity_backward']:.2f}) over {dev['tokens']} words, {dev['unknown_tokens']} of them <UNK>"
-    )
-
-
-def report_step(step, total_steps, figures, left):
-    """Show one line of figures: redrawn on a terminal, printed elsewhere."""
-    sampled = "sampled_loss" in figures
-    losses = f"sampled_loss {figures['sampled_loss']:.4f}" if sampled else (
-        f"loss {figures['loss']:.4f}  perplexity {figures['perplexity']:.1f}"
-    )  # fmt: skip
-    text = (
-        f"step {step}/{total_steps}  epoch {figures['epoch']:.2f}  {losses}  grad_norm {figures['grad_norm']:.2f}  "
-        f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}"
-    )
-    if sys.stdout.isatty():
-        show_progress(step, total_steps, text)
-    else:
-        say(text)
 
 
 def report_end(run, step):
