@@ -43,7 +43,7 @@ class TrainingError(RuntimeError):
 def clip_gradients(parameters, max_norm):
     """Scale all gradients down together if their global norm is above `max_norm`; return the norm before."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = math.sqrt(float(paddle.add_n([(gradient * gradient).sum() for gradient in gradients])))
+    norm = math.sqrt(float(paddle.add_n([paddle.dot(flat, flat) for flat in map(paddle.flatten, gradients)])))
     if norm > max_norm:
         for gradient in gradients:
             gradient.scale_(max_norm / norm)

@@ -1,0 +1,174 @@
+"""How fast the language model trains: python benchmarks/throughput.py --preset mid --softmax sampled
+
+Random words with Zipf frequencies through the real training step: embedding, LSTMs, softmax, backward,
+clipping, Adagrad, carried state. The last line is one JSON object:
+
+    tokens_per_s         a token counts once, although both directions are trained
+    step_ms_median/min/max
+    gflop_per_s          of the step's matrix products
+    limit_tokens_per_s   if only the step's matrix products ran, each timed alone at its shape in this process
+    of_limit             tokens_per_s / limit_tokens_per_s
+    peak_rss_mb
+
+--against FILE.py runs another trainer's script (same sizes as flags, one JSON line with tokens_per_s) in turn
+with this one, A B A B, each in a process of its own, and prints the ratio pair by pair.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PRESETS = {
+    "tiny": dict(vocab_size=1000, embed=32, hidden=64, batch=8, steps=10, samples=64),
+    "mid": dict(vocab_size=20000, embed=256, hidden=1024, batch=64, steps=20, samples=2048),
+    "full": dict(vocab_size=52445, embed=512, hidden=4096, batch=128, steps=20, samples=8192),
+}
+LAYERS = 2
+
+
+def zipf_batches(size, count, seed=0):
+    """Yield batches of random words, consecutive windows of one stream a row, as `train_step` takes them."""
+    import numpy as np
+
+    share = 1 / np.arange(1, size["vocab_size"] - 3)
+    cumulative = np.cumsum(share / share.sum())
+    words = np.random.default_rng(seed).random((size["batch"], count * size["steps"] + 1))
+    stream = 4 + np.searchsorted(cumulative, words).clip(max=len(cumulative) - 1).astype(np.int64)
+    for number in range(count):
+        window = stream[:, number * size["steps"] : (number + 1) * size["steps"] + 1]
+        yield window[:, :-1], window[:, 1:], window[:, :0:-1], window[:, -2::-1]
+
+
+def products(size, columns):
+    """Return the matrix products of a step as `(how often, m, k, n, transposed x, transposed y)`."""
+    embed, hidden, rows = size["embed"], size["hidden"], size["batch"]
+    tokens, layers, gates = rows * size["steps"], 2 * LAYERS, 4 * hidden
+    steps = layers * size["steps"]
+    return [
+        (layers, tokens, embed, gates, False, False),  # input projection, and its two gradients
+        (layers, tokens, gates, embed, False, True),
+        (layers, embed, tokens, gates, True, False),
+        (steps, rows, embed, gates, False, False),  # recurrence
+        (steps, rows, gates, embed, False, True),
+        (layers, embed, tokens, gates, True, False),
+        (steps, rows, hidden, embed, False, False),  # projection
+        (steps, rows, embed, hidden, False, True),
+        (layers, hidden, tokens, embed, True, False),
+        (2, tokens, embed, columns, False, True),  # softmax of both directions
+        (2, tokens, columns, embed, False, False),
+        (2, columns, tokens, embed, True, False),
+    ]
+
+
+def limit(size, columns):
+    """Return the seconds and the FLOP of a step's matrix products, each timed alone."""
+    import paddle
+
+    seconds = flop = 0.0
+    for count, m, k, n, transpose_x, transpose_y in products(size, columns):
+        x = paddle.rand([k, m] if transpose_x else [m, k])
+        y = paddle.rand([n, k] if transpose_y else [k, n])
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            paddle.matmul(x, y, transpose_x, transpose_y)
+            times.append(time.perf_counter() - start)
+        seconds += count * sorted(times)[len(times) // 2]
+        flop += count * 2.0 * m * k * n
+    return seconds, flop
+
+
+def measure(options, size):
+    """Train and return the figures."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import runtime  # noqa: I001  before paddle
+
+    import numpy as np
+    import paddle
+
+    import lstm_step
+    from bilm import BiLM, StepRandom
+    from train import make_optimizer, train_step
+
+    print(f"{runtime.SETTINGS}; {lstm_step.describe()}", file=sys.stderr)
+    paddle.seed(0)
+    samples = size["samples"] if options.softmax == "sampled" else 0
+    lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples)
+    optimizer = make_optimizer("adagrad", 0.2, lm.parameters())
+    states, times = None, []
+    for number, batch in enumerate(zipf_batches(size, options.iters + 2)):
+        start = time.perf_counter()
+        loss, _, states, _ = train_step(lm, optimizer, batch, states, StepRandom(0, number))
+        if number >= 2:
+            times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    del lm, optimizer, states
+    seconds, flop = limit(size, samples + 1 if samples else size["vocab_size"])
+    tokens, median = size["batch"] * size["steps"], float(np.median(times))
+    return {
+        "preset": options.preset,
+        "softmax": options.softmax,
+        "tokens_per_s": round(tokens / median, 1),
+        "step_ms_median": round(1e3 * median, 2),
+        "step_ms_min": round(1e3 * min(times), 2),
+        "step_ms_max": round(1e3 * max(times), 2),
+        "gflop_per_s": round(flop / median / 1e9, 1),
+        "limit_tokens_per_s": round(tokens / seconds, 1),
+        "of_limit": round(seconds / median, 3),
+        "peak_rss_mb": round(peak, 1),
+        "loss": round(loss, 4),
+        "threads": int(os.environ["MKL_NUM_THREADS"]),
+    }
+
+
+def against(options, size):
+    """Run this benchmark and another script in turn; print the ratio of tokens/s of each pair."""
+    own = ["--preset", options.preset, "--softmax", options.softmax, "--iters", options.iters]
+    flags = [f"--{name}={value}" for name, value in size.items()] + [f"--softmax={options.softmax}"]
+    flags += [f"--iters={options.iters}", f"--threads={options.threads}", f"--layers={LAYERS}"]
+    ratios = []
+    for number in range(options.pairs):
+        figures = []
+        for command in ([sys.executable, __file__, *own], [options.python, options.against, *flags]):
+            environment = {**os.environ, "MKL_NUM_THREADS": str(options.threads)} if command[1] == __file__ else None
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+            if done.returncode:
+                sys.exit(f"{command[1]} failed:\n{done.stderr[-2000:]}")
+            figures.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        ratios.append(figures[0]["tokens_per_s"] / figures[1]["tokens_per_s"])
+        print(
+            f"pair {number + 1}: {figures[0]['tokens_per_s']} / {figures[1]['tokens_per_s']} = {ratios[-1]:.2f}",
+            flush=True,
+        )
+        rest = {"peer_peak_rss_mb": figures[1].get("peak_rss_mb"), "peer_tokens_per_s": figures[1]["tokens_per_s"]}
+    return {
+        **figures[0],
+        **rest,
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "ratio": round(sorted(ratios)[len(ratios) // 2], 3),
+    }
+
+
+def main():
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="mid")
+    parser.add_argument("--softmax", choices=["full", "sampled"], default="sampled")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="math threads")
+    parser.add_argument("--iters", type=int, default=10, help="steps that are timed, after two that are not")
+    parser.add_argument("--against", help="another trainer's script")
+    parser.add_argument("--python", default=sys.executable, help="interpreter for --against")
+    parser.add_argument("--pairs", type=int, default=2)
+    options = parser.parse_args()
+    os.environ.setdefault("MKL_NUM_THREADS", str(options.threads))
+    size = PRESETS[options.preset]
+    print(json.dumps(against(options, size) if options.against else measure(options, size)))
+
+
+if __name__ == "__main__":
+    main()
