@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Union
 
-from visualdl import LogWriter
-
 from checkpoint import write_text
 
 # What becomes a VisualDL curve, with its tag; a record has those of its kind.
@@ -38,6 +36,8 @@ class MetricsLog:
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         for old in self.folder.glob("vdlrecords.*.log"):
             old.unlink()
+        from visualdl import LogWriter  # slow to import, and only runs that log need it
+
         self._file = open(path, "a", encoding="utf-8")
         self._writer = LogWriter(logdir=str(self.folder))
         for record in kept:

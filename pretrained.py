@@ -1,5 +1,7 @@
 """Pretrained biLM parameters from files: Fluid's one-file-per-variable folders and our own checkpoints.
 
+Either may be packed as a `.tar.gz`, or far away (`archive.py`).
+
 A Fluid file is, little endian: uint32 0 | uint64 number of LoD levels, for each: uint64 byte count and
 the offsets | uint32 0 | int32 length of the description | the description, a protobuf message with
 field 1 = data type (varint) and field 2 = sizes (repeated varint) | the numbers, row by row, to the end.
@@ -18,8 +20,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from archive import local_folder
 from checkpoint import INFO_FILE, MODEL_FILE, VOCABULARY_FILE, CheckpointError, read_arrays
-from reader import Vocabulary
+from reader import InputError, Vocabulary
 
 # Protobuf data type number → the numbers in the file.
 FLUID_TYPES = {2: np.dtype("<i4"), 3: np.dtype("<i8"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
@@ -121,9 +124,17 @@ def fluid_shape(path: Union[str, Path]) -> List[int]:
         return shape
 
 
+def _local_folder(path: Union[str, Path]) -> Path:
+    """Return the folder itself, or that of an unpacked archive."""
+    try:
+        return local_folder(path)
+    except InputError as error:
+        raise PretrainedError(str(error))
+
+
 def pretrained_sizes(path: Union[str, Path]) -> Tuple[Dict[str, float], Optional[Vocabulary]]:
     """Return the sizes of the biLM in a folder, as arguments of `BiLSTM`, and its vocabulary if it has one."""
-    folder = Path(path)
+    folder = _local_folder(path)
     if (folder / MODEL_FILE).is_file():
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
         return info["model"], Vocabulary(folder / VOCABULARY_FILE)
@@ -157,9 +168,7 @@ def _own_names(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
 
 def read_pretrained(path: Union[str, Path], wanted: List[str]) -> Tuple[Dict[str, np.ndarray], List[str]]:
     """Return the wanted arrays by the original's names, and the names of what else is there."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise PretrainedError(f"{path}: no such folder (looked from {os.getcwd()})")
+    folder = _local_folder(path)
     if (folder / MODEL_FILE).is_file():
         try:
             arrays = _own_names(read_arrays(folder / MODEL_FILE))

@@ -69,6 +69,14 @@ def test_our_own_checkpoint_gives_the_same(folder, tmp_path, capsys):
         assert np.array_equal(mine.numpy(), theirs.numpy())
 
 
+def test_a_packed_folder_gives_the_same(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    archive = shutil.make_archive(str(tmp_path / "model"), "gztar", folder.parent, folder.name)
+    lm = small()
+    init_pretraining_params(None, archive, lm)
+    assert np.array_equal(lm.lstm.embedding.numpy(), read_fluid_variable(folder / "embedding_para"))
+
+
 @pytest.mark.parametrize(
     "sizes, message",
     [
