@@ -1,6 +1,7 @@
 """Turn every line of a text into ELMo vectors.
 
-    python embed.py --checkpoint checkpoints/step_00000100 --input data/dev --output vectors.npz
+    python embed.py --checkpoint checkpoints/step_00000100 --input data/dev/part_00000.txt \\
+        --output vectors.npz
     echo '我爱北京' | python embed.py --checkpoint checkpoints/step_00000100 --input - --segment \\
         --output vectors.npz --layers top --pool mean --dtype float16
     python embed.py --checkpoint fluid_folder --vocab_path vocabulary.txt --input text.txt --output vectors.npz
@@ -170,9 +171,11 @@ def batches(lengths: Sequence[int], batch_tokens: int, extra: int = 0) -> Iterat
         batch_tokens: a batch has at most so many words, padding included, or a single sentence.
         extra: words that are added to each.
     """
+    with_words = [place for place, length in enumerate(lengths) if length]
     batch: List[int] = []
-    for place in sorted((place for place, length in enumerate(lengths) if length), key=lambda place: lengths[place]):
-        if batch and (len(batch) + 1) * (lengths[place] + extra) > batch_tokens:
+    # The longest come first: if memory is too short, that shows at once.
+    for place in sorted(with_words, key=lambda place: -lengths[place]):
+        if batch and (len(batch) + 1) * (lengths[batch[0]] + extra) > batch_tokens:
             yield batch
             batch = []
         batch.append(place)
@@ -219,7 +222,7 @@ def _long_vectors(encoder, ids, layers, steps):
 def long_layers(encoder: ElmoEncoder, ids: np.ndarray, steps: int) -> np.ndarray:
     """Return what `ElmoEncoder.layers` does for one sentence, however long it is.
 
-    `ElmoEncoder.layers` keeps gates and cells of all steps: 40 KB a word at embed 128 and hidden 512, 200 KB at
+    `ElmoEncoder.layers` holds what all steps need at once: 25 KB a word at embed 128 and hidden 512, 200 KB at
     the released sizes, so 2 GB for 10,000 words. Here the LSTM states are carried from piece to piece.
 
     Args:

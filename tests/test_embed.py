@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
+import textwrap
 import types
 import zipfile
 from pathlib import Path
@@ -20,7 +22,7 @@ import checkpoint
 import embed as script
 from bilm import BiLM, ElmoEncoder, load_encoder
 from embed import NpzFile, batches, embed, expected_bytes, long_layers, main
-from reader import Vocabulary
+from reader import Vocabulary, read_lines
 
 FLUID = GOLDEN / "lac_small" / "elmo_checkpoint"
 WORDS = ["<S>", "</S>", "<UNK>", *(f"词{number}" for number in range(3, 60))]
@@ -318,6 +320,32 @@ def test_h5_with_a_stand_in_for_h5py(tmp_path, vocab_path, monkeypatch):
     with pytest.raises(ValueError):
         command(tmp_path, "词3 词4\n\n", name="out.h5")
     assert json.loads((tmp_path / "out.h5").read_text(encoding="utf-8")) == {"0": [2, 16], "1": [0, 16]}
+
+
+def test_what_the_documentation_shows_runs(tmp_path, monkeypatch, capsys):
+    lm = BiLM(60, 8, 16)
+    info = {"step": 100, "model": lm.lstm.config}
+    text = "".join(word + "\n" for word in WORDS)
+    path = checkpoint.save(tmp_path / "checkpoints", info, lm.state_dict(), {}, {"hidden": np.zeros(1)}, text)
+    shutil.copytree(FLUID, tmp_path / "fluid_folder")
+    shutil.copyfile(path / "vocabulary.txt", tmp_path / "vocabulary.txt")
+    (tmp_path / "data" / "dev").mkdir(parents=True)
+    for name in ("data/dev/part_00000.txt", "text.txt"):
+        (tmp_path / name).write_text("词3 词4\n", encoding="utf-8")
+    (tmp_path / "stdin").write_text("我爱北京\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        script, "read_lines", lambda path, **more: read_lines(path.replace("/dev/stdin", "stdin"), **more)
+    )
+    commands = re.findall(r"python embed.py (.*)", script.__doc__.replace("\\\n", " "))
+    assert len(commands) == 3
+    for command in commands:
+        main(shlex.split(command))
+        assert len(np.load("vectors.npz")["0"].shape) == (1 if "--pool" in command else 2)
+    snippet = textwrap.dedent(script.__doc__.split("In Python:")[1].split("Top to bottom")[0])
+    capsys.readouterr()
+    exec(snippet, {"embed": embed, "load_encoder": load_encoder})
+    assert capsys.readouterr().out.endswith("(3, 16)\n(1, 16)\n")
 
 
 # --- memory ---

@@ -1,0 +1,242 @@
+"""A trained tagger: what its folder holds, and how it tags.
+
+A folder is a checkpoint (`checkpoint.py`) that needs no other file:
+
+    model.pdparams     all parameters, those of the biLM too
+    vocabulary.txt     the words of the word embedding
+    state.npz          the biLM's vocabulary
+    checkpoint.json    sizes ("model", "elmo"), tag set, table of replacements, flags, dev scores, versions
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+
+import numpy as np
+import paddle
+
+import checkpoint
+from bilm import ElmoEncoder
+from checkpoint import CheckpointError
+from lac.crf import viterbi
+from lac.network import Tagger
+from lac.reader import (
+    Sentence,
+    Table,
+    batches_by_length,
+    normalised_ids,
+    pad,
+    plain_ids,
+    read_table,
+    read_tags,
+    vocabulary_from,
+)
+from lac.scores import Scores, score, spans
+from reader import Vocabulary
+
+# Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
+MAX_TOKENS, MAX_SENTENCES = 4096, 128
+# The files that lac.export makes with paddle.jit.save: tagger.pdmodel, tagger.pdiparams.
+PROGRAM = "tagger"
+
+
+class Model(NamedTuple):
+    """Everything it takes to tag text.
+
+    Attributes:
+        decode: function of word ids and lengths (as in `Tagger.forward`) and of ELMo ids or layers → best tags,
+            int64 array `[batch, words]`.
+        vocabulary: of the word embedding. tags: by id. table: replacements before a word is looked up.
+        elmo_vocabulary: of the biLM, None without ELMo.
+        tagger: the network; None if the model comes from `lac.export`.
+    """
+
+    decode: Callable
+    vocabulary: Vocabulary
+    tags: List[str]
+    table: Table
+    elmo_vocabulary: Optional[Vocabulary]
+    tagger: Optional[Tagger]
+
+
+class Encoded(NamedTuple):
+    """Word ids of sentences, int64 `[words]` each; `elmo` is None without ELMo."""
+
+    words: List[np.ndarray]
+    elmo: Optional[List[np.ndarray]]
+    lengths: np.ndarray
+
+
+def encode(model: Model, sentences: Iterable[Sequence[str]]) -> Encoded:
+    """Look up the words of sentences."""
+    sentences = list(sentences)
+    words = [np.array(normalised_ids(words, model.vocabulary, model.table), dtype=np.int64) for words in sentences]
+    elmo = None
+    if model.elmo_vocabulary:
+        elmo = [np.array(plain_ids(words, model.elmo_vocabulary, model.table), dtype=np.int64) for words in sentences]
+    return Encoded(words, elmo, np.array([len(words) for words in sentences], dtype=np.int64))
+
+
+def decoder(tagger: Tagger) -> Callable:
+    """Return `Model.decode` of a network."""
+
+    @paddle.no_grad()
+    def decode(word_ids, lengths, elmo=None):
+        return viterbi(tagger(word_ids, lengths, elmo).numpy(), lengths.numpy(), tagger.crfw.numpy())
+
+    return decode
+
+
+def predict_ids(
+    model: Model, encoded: Encoded, layers: Optional[Callable] = None, rank: int = 0, world_size: int = 1
+) -> List[np.ndarray]:
+    """Return the tag ids of sentences of at least one word.
+
+    Args:
+        layers: function of sentences' numbers → the ELMo layers of their batch, from a cache; None: from ids.
+        rank, world_size: this process does its share of the batches; the other sentences are all zeros.
+    """
+    found = [np.zeros(length, dtype=np.int64) for length in encoded.lengths]
+    batches = list(batches_by_length(encoded.lengths, MAX_TOKENS, MAX_SENTENCES))
+    for batch in batches[rank::world_size]:
+        word_ids, lengths = pad([encoded.words[number] for number in batch]), encoded.lengths[batch]
+        elmo = None
+        if encoded.elmo is not None:
+            ids = [encoded.elmo[number] for number in batch]
+            elmo = layers(batch) if layers else paddle.to_tensor(pad(ids))
+        paths = model.decode(paddle.to_tensor(word_ids), paddle.to_tensor(lengths), elmo)
+        for number, path, length in zip(batch, paths, lengths):
+            found[number] = path[:length]
+    return found
+
+
+def predict(model: Model, sentences: Sequence[Sequence[str]]) -> List[List[str]]:
+    """Return a tag for each word of each sentence; a sentence without words has none."""
+    there = [number for number, words in enumerate(sentences) if words]
+    tags: List[List[str]] = [[] for _ in sentences]
+    paths = predict_ids(model, encode(model, [sentences[number] for number in there])) if there else []
+    for number, path in zip(there, paths):
+        tags[number] = [model.tags[tag] for tag in path]
+    return tags
+
+
+def score_ids(tags: Sequence[str], sentences: Iterable[Sentence], paths: Iterable[Sequence[int]]) -> Scores:
+    """Return the scores of tag ids against the gold words of sentences."""
+    return score(
+        (sentence.gold, spans(sentence.words, [tags[number] for number in path]))
+        for sentence, path in zip(sentences, paths)
+    )
+
+
+def score_model(model: Model, sentences: Sequence[Sentence]) -> Scores:
+    """Tag sentences and return the scores."""
+    return score_ids(model.tags, sentences, predict_ids(model, encode(model, [s.words for s in sentences])))
+
+
+def elmo_info(encoder: Optional[ElmoEncoder]) -> Optional[Dict[str, Any]]:
+    """Return the arguments that make the encoder again, None for none."""
+    if encoder is None:
+        return None
+    return {**encoder.config, **{name: getattr(encoder, name) for name in ("boundaries", "start", "end", "legacy")}}
+
+
+def model_info(model: Model) -> Dict[str, Any]:
+    """Return what `checkpoint.json` says about a model."""
+    return {
+        "model": model.tagger.config,
+        "elmo": elmo_info(model.tagger.encoder),
+        "tags": model.tags,
+        "q2b": {chr(key): value for key, value in model.table.items()},
+    }
+
+
+def model_state(model: Model) -> Dict[str, np.ndarray]:
+    """Return what `state.npz` holds of a model."""
+    return {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
+
+
+def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
+    """Make a model from a checkpoint.
+
+    Args:
+        elmo_options, options: of `ElmoEncoder` and `Tagger`, for training on.
+
+    Raises:
+        CheckpointError: it is none of a tagger, or its parts do not belong together.
+    """
+    info = found.info
+    if "tags" not in info:
+        raise CheckpointError(f"{found.path} is a language model, not a tagger; lac.train makes one from it")
+    encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if info["elmo"] else None
+    tagger = Tagger(**info["model"], encoder=encoder, **options)
+    _fill(tagger, found)
+    vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
+    elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1]) if encoder else None
+    table = {ord(key): value for key, value in info["q2b"].items()}
+    tagger.eval()
+    return Model(decoder(tagger), vocabulary, info["tags"], table, elmo_vocabulary, tagger)
+
+
+def _fill(tagger: Tagger, found: checkpoint.Checkpoint) -> None:
+    wanted = {name: parameter.shape for name, parameter in tagger.named_parameters()}
+    shapes = {name: list(array.shape) for name, array in found.model.items()}
+    wrong = [name for name in {**wanted, **shapes} if wanted.get(name) != shapes.get(name)]
+    if wrong:
+        raise CheckpointError(
+            f"{found.path}: {checkpoint.MODEL_FILE} and {checkpoint.INFO_FILE} do not belong together: {wrong[0]} "
+            f"should have shape {wanted.get(wrong[0])}, has {shapes.get(wrong[0])}"
+        )
+    tagger.set_state_dict(found.model)
+
+
+def find_model(path: Union[str, Path]) -> Path:
+    """Return the folder of the model in `path`: that folder, or the best one of a run."""
+    folder = Path(path)
+    best = checkpoint._pointer(folder, "best")
+    return folder if best is None else checkpoint.step_folder(folder, best)
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_exported(folder: Path) -> Model:
+    """Return the model of a folder that `lac.export` made.
+
+    Raises:
+        CheckpointError: a file is missing or not as it was written.
+    """
+    try:
+        sums = (folder / checkpoint.SUMS_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder / checkpoint.SUMS_FILE}: {error.strerror}")
+    for line in sums:
+        digest, name = line.split("  ", 1)
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name}: missing")
+        if sha256(folder / name) != digest:
+            raise CheckpointError(f"{folder / name}: damaged (it is not what {checkpoint.SUMS_FILE} says)")
+    program = paddle.jit.load(str(folder / PROGRAM))
+    program.eval()
+
+    @paddle.no_grad()
+    def decode(word_ids, lengths, elmo=None):
+        return program(word_ids, lengths, *([] if elmo is None else [elmo])).numpy()
+
+    tables = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
+    elmo = folder / "elmo_vocabulary.txt"
+    elmo_vocabulary = Vocabulary(elmo) if elmo.is_file() else None
+    return Model(decode, Vocabulary(folder / "vocabulary.txt"), *tables, elmo_vocabulary, None)
+
+
+def load(path: Union[str, Path]) -> Model:
+    """Return the model of a folder: a checkpoint of lac.train, its run (the best one), or what lac.export made."""
+    folder = Path(path)
+    if (folder / f"{PROGRAM}.pdmodel").is_file():
+        return load_exported(folder)
+    return restore(checkpoint.load(find_model(folder)))
