@@ -45,7 +45,7 @@ from archive import Progress, local_folder
 from bilm import ElmoEncoder, load_encoder
 from checkpoint import CheckpointError
 from metrics import duration, say
-from options import OptionError, _bool, _Parser, _positive_int, fail
+from options import OptionError, boolean, Parser, positive_int, fail
 from preprocess import segment
 from pretrained import PretrainedError, pretrained_sizes
 from reader import InputError, Vocabulary, read_lines
@@ -506,12 +506,12 @@ def run(options) -> None:
     )
 
 
-def make_parser() -> _Parser:
+def make_parser() -> Parser:
     """Return the parser of the command."""
-    parser = _Parser(
+    parser = Parser(
         prog="embed.py", description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter
     )
-    switch = dict(type=_bool, nargs="?", const=True, metavar="true|false")
+    switch = dict(type=boolean, nargs="?", const=True, metavar="true|false")
     flag = parser.add_argument
     flag("--checkpoint", required=True, help="folder of a pretrained model, a .tar.gz of one, or its address")
     flag("--vocab_path", help="the model's vocabulary; needed for Fluid folders, our checkpoints have their own")
@@ -523,7 +523,7 @@ def make_parser() -> _Parser:
     flag("--dtype", choices=DTYPES, default="float32", help="float16 halves the file")
     flag("--boundaries", help="run the LSTMs over <S> … </S>, as in pretraining; default: the encoder's", **switch)
     how_many = f"words computed at once, padding included; lower it when memory is short (default: {BATCH_TOKENS})"
-    flag("--batch_tokens", type=_positive_int, default=BATCH_TOKENS, help=how_many)
+    flag("--batch_tokens", type=positive_int, default=BATCH_TOKENS, help=how_many)
     flag("--use_gpu", help="default: use a GPU if there is one", **switch)
     return parser
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
@@ -16,23 +16,26 @@ RETIRED = {
 # What makes the network; a checkpoint only fits the same.
 SIZES = ("embed_size", "hidden_size", "num_layers", "proj_clip", "cell_clip")
 
+# What a checkpoint has no say in.
+OWN = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
+
 
 class OptionError(ValueError):
     """A flag that cannot be used as given; the message says what to do."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help lists all flags\n")
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
     if not text.lstrip("-").isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
 
 
-def _seed(text: str) -> int:
+def whole_number(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return int(text)
@@ -45,19 +48,19 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     if not 0 < _number(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return float(text)
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     if not 0 <= _number(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text!r}")
     return float(text)
 
 
-def _bool(text: str) -> bool:
+def boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
         raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
     return text.lower() in ("true", "yes", "1")
@@ -65,7 +68,7 @@ def _bool(text: str) -> bool:
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Return the parser; `description` is the head of its help."""
-    parser = _Parser(
+    parser = Parser(
         prog="train.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -90,39 +93,39 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--test_path", str, "", "held-out text for dev perplexity, same form; empty: no evaluation")
     flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
     flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
-    flag("--all_train_tokens", _positive_int, None, "override the counted words of one epoch; sets the number of steps")
-    flag("--shuffle", _bool, False, "draw the order of files and sentences anew each epoch", **switch)
-    flag("--random_seed", _seed, 0, "seed of initial weights, shuffling, dropout and negative samples")
+    flag("--all_train_tokens", positive_int, None, "override the counted words of one epoch; sets the number of steps")
+    flag("--shuffle", boolean, False, "draw the order of files and sentences anew each epoch", **switch)
+    flag("--random_seed", whole_number, 0, "seed of initial weights, shuffling, dropout and negative samples")
 
     flag = group("network (a checkpoint fits only the same)")
-    flag("--embed_size", _positive_int, 512, "size of word embedding and LSTM projection")
-    flag("--hidden_size", _positive_int, 4096, "size of the LSTM cells; the first to lower when memory is short")
-    flag("--num_layers", _positive_int, 2, "LSTM layers per direction")
-    flag("--cell_clip", _positive, 3.0, "bound of the LSTM cells")
-    flag("--proj_clip", _positive, 3.0, "bound of the LSTM projections")
+    flag("--embed_size", positive_int, 512, "size of word embedding and LSTM projection")
+    flag("--hidden_size", positive_int, 4096, "size of the LSTM cells; the first to lower when memory is short")
+    flag("--num_layers", positive_int, 2, "LSTM layers per direction")
+    flag("--cell_clip", positive, 3.0, "bound of the LSTM cells")
+    flag("--proj_clip", positive, 3.0, "bound of the LSTM projections")
 
     flag = group("training")
-    flag("--batch_size", _positive_int, 128, "rows per process and pass; lower it when memory is short")
-    flag("--accumulate", _positive_int, 1, "passes per step: equals an N times larger batch in the memory of one")
-    flag("--num_steps", _positive_int, 20, "words per row and pass; gradients reach back this far")
-    flag("--max_epoch", _positive, 10.0, "stop after so many passes over the text; fractions are fine")
+    flag("--batch_size", positive_int, 128, "rows per process and pass; lower it when memory is short")
+    flag("--accumulate", positive_int, 1, "passes per step: equals an N times larger batch in the memory of one")
+    flag("--num_steps", positive_int, 20, "words per row and pass; gradients reach back this far")
+    flag("--max_epoch", positive, 10.0, "stop after so many passes over the text; fractions are fine")
     flag("--optim", str, "adagrad", "optimizer; rprop is the old name of rmsprop",
          choices=["adagrad", "adam", "sgd", "rmsprop", "rprop"])  # fmt: skip
-    flag("--learning_rate", _positive, 0.2, "0.2 suits adagrad; take 0.001 for adam and rmsprop")
-    flag("--max_grad_norm", _positive, 10.0, "gradients are scaled down to this global norm")
-    flag("--dropout", _share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
-    flag("--sample_softmax", _bool, False, "train on sampled words: much faster with a large vocabulary", **switch)
+    flag("--learning_rate", positive, 0.2, "0.2 suits adagrad; take 0.001 for adam and rmsprop")
+    flag("--max_grad_norm", positive, 10.0, "gradients are scaled down to this global norm")
+    flag("--dropout", share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
+    flag("--sample_softmax", boolean, False, "train on sampled words: much faster with a large vocabulary", **switch)
     flag(
-        "--n_negative_samples_batch", _positive_int, 8000, "sampled words per step and direction; with --sample_softmax"
+        "--n_negative_samples_batch", positive_int, 8000, "sampled words per step and direction; with --sample_softmax"
     )
-    flag("--use_gpu", _bool, None, "default: use a GPU if there is one", **switch)
+    flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **switch)
 
     flag = group("output and checkpoints")
     flag("--para_save_dir", str, "checkpoints", "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL")
-    flag("--log_interval", _positive_int, 100, "steps between two lines of figures")
-    flag("--dev_interval", _positive_int, 10000, "steps between two evaluations; one more is made at the end")
-    flag("--save_interval", _positive_int, 10000, "steps between two checkpoints; one more is made at the end")
-    flag("--keep", _positive_int, 3, "so many of the newest checkpoints stay, besides the best one")
+    flag("--log_interval", positive_int, 100, "steps between two lines of figures")
+    flag("--dev_interval", positive_int, 10000, "steps between two evaluations; one more is made at the end")
+    flag("--save_interval", positive_int, 10000, "steps between two checkpoints; one more is made at the end")
+    flag("--keep", positive_int, 3, "so many of the newest checkpoints stay, besides the best one")
     flag("--load_dir", str, "", "go on exactly from this checkpoint; auto: from the newest in --para_save_dir, if any")
     flag("--load_pretraining_params", str, "", "start a new run from these weights: a checkpoint or a Fluid folder")
 
@@ -132,21 +135,27 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: List[str], description: str) -> Tuple[argparse.Namespace, List[str], List[str]]:
+def parse(
+    parser: argparse.ArgumentParser, retired: Dict[str, str], arguments: List[str]
+) -> Tuple[argparse.Namespace, List[str], List[str]]:
     """Return the options, the names of those given on the command line, and a line for each retired flag."""
-    parser = make_parser(description)
     options = parser.parse_args(arguments)
     for action in parser._actions:  # a second pass without defaults tells what was given
         action.default = argparse.SUPPRESS
     given = list(vars(parser.parse_args(arguments)))
-    notes = [f"{name} has no effect: {reason}" for name, reason in RETIRED.items() if name[2:] in given]
-    for name in RETIRED:
+    notes = [f"{name} has no effect: {reason}" for name, reason in retired.items() if name[2:] in given]
+    for name in retired:
         delattr(options, name[2:])
     return options, given, notes
 
 
-def take_saved(options: argparse.Namespace, given: List[str], saved: dict) -> Optional[str]:
+def take_saved(
+    options: argparse.Namespace, given: List[str], saved: dict, sizes: Sequence[str], own: Sequence[str]
+) -> Optional[str]:
     """Fill what was not given on the command line from a checkpoint's flags.
+
+    Args:
+        sizes: flags that must be the checkpoint's. own: flags that a checkpoint has no say in.
 
     Returns:
         a line that names what the command line changed, None if nothing.
@@ -154,27 +163,18 @@ def take_saved(options: argparse.Namespace, given: List[str], saved: dict) -> Op
     Raises:
         OptionError: a size was given that is not the checkpoint's.
     """
-    where_to = (
-        "para_save_dir",
-        "load_dir",
-        "load_pretraining_params",
-        "use_gpu",
-        "cache_dir",
-        "batch_size",
-        "accumulate",
-    )
     changed = []
     for name, value in saved.items():
+        if name in own:
+            continue
         if name not in given:
-            if name not in where_to:
-                setattr(options, name, value)
+            setattr(options, name, value)
         elif getattr(options, name) != value:
-            if name in SIZES:
+            if name in sizes:
                 raise OptionError(
                     f"--{name} is {getattr(options, name)}, but the checkpoint's is {value}; leave it out"
                 )
-            if name not in where_to:
-                changed.append(f"{name} {value} → {getattr(options, name)}")
+            changed.append(f"{name} {value} → {getattr(options, name)}")
     return "changed on the command line: " + ", ".join(changed) if changed else None
 
 

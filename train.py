@@ -30,7 +30,7 @@ import lstm_step
 from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
 from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from options import OptionError, fail, parse, take_saved
+from options import OWN, RETIRED, SIZES, OptionError, fail, make_parser, parse, take_saved
 from pretrained import PretrainedError
 from reader import BidirectionalReader, InputError, Vocabulary
 
@@ -254,7 +254,7 @@ def find_checkpoint(options, given):
     if found and options.load_pretraining_params:
         raise OptionError("--load_dir goes on with a run, --load_pretraining_params starts a new one; give one of them")
     if found:
-        changed = take_saved(options, given, found.info["flags"])
+        changed = take_saved(options, given, found.info["flags"], SIZES, OWN)
         if changed:
             say(changed)
         passes = dist.get_world_size() * options.accumulate
@@ -499,7 +499,7 @@ def report_end(run, step):
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
-    options, given, notes = parse(sys.argv[1:] if arguments is None else arguments, __doc__)
+    options, given, notes = parse(make_parser(__doc__), RETIRED, sys.argv[1:] if arguments is None else arguments)
     for note in notes:
         say(note)
     try:

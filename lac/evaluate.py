@@ -19,7 +19,7 @@ from checkpoint import CheckpointError
 from lac import model as tagging
 from lac.reader import check_gold, read_sentences
 from lac.scores import describe
-from options import _Parser, fail
+from options import Parser, fail
 from reader import InputError
 
 
@@ -45,7 +45,7 @@ def evaluate(options):
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
-    parser = _Parser(prog="lac.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="lac.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", required=True, help="folder of a run of lac.train, of one of its models, or exported"
     )

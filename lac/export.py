@@ -33,7 +33,7 @@ from checkpoint import SUMS_FILE, CheckpointError
 from lac import model as tagging
 from lac.crf import shifted_ends
 from lac.model import PROGRAM, Model
-from options import _Parser, fail
+from options import Parser, fail
 from reader import InputError
 
 
@@ -190,7 +190,7 @@ def save(model: Model, folder: Path) -> None:
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
-    parser = _Parser(prog="lac.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="lac.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of a run of lac.train, or of one of its models")
     parser.add_argument("--output", required=True, help="folder to make")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)

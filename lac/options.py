@@ -1,9 +1,8 @@
 """The flags of `lac.train`."""
 
 import argparse
-from typing import List, Optional, Tuple
 
-from options import OptionError, _bool, _Parser, _positive, _positive_int, _seed, _share
+from options import Parser, boolean, positive, positive_int, share, whole_number
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
@@ -22,7 +21,7 @@ OWN = ("model_save_dir", "load_dir", "use_gpu", "elmo_cache", "pretrain_elmo_mod
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Return the parser; `description` is the head of its help."""
-    parser = _Parser(
+    parser = Parser(
         prog="lac.train",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,7 +50,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines")
     flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up")
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
-    flag("--random_seed", _seed, 0, "seed of initial weights, order of the lines, and dropout")
+    flag("--random_seed", whole_number, 0, "seed of initial weights, order of the lines, and dropout")
 
     flag = group("ELMo")
     flag(
@@ -61,76 +60,43 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         "checkpoint of train.py, Fluid folder, or an archive of one; empty: a tagger without ELMo",
     )
     flag("--elmo_dict_dir", str, "", "vocabulary file of a Fluid folder (a checkpoint of train.py brings its own)")
-    flag("--elmo_l2_coef", _share, 0.001, "L2 decay of the weights of the mix")
-    flag("--elmo_dropout", _share, 0.5, "dropped from the LSTM layers before the mix, in training")
-    flag("--elmo_boundaries", _bool, False, "run the biLM over <S> … </S>", **switch)
+    flag("--elmo_l2_coef", share, 0.001, "L2 decay of the weights of the mix")
+    flag("--elmo_dropout", share, 0.5, "dropped from the LSTM layers before the mix, in training")
+    flag("--elmo_boundaries", boolean, False, "run the biLM over <S> … </S>", **switch)
     flag(
-        "--elmo_legacy", _bool, False, "repeat the original's two faults in the encoder, see bilm.ElmoEncoder", **switch
+        "--elmo_legacy",
+        boolean,
+        False,
+        "repeat the original's two faults in the encoder, see bilm.ElmoEncoder",
+        **switch,
     )
     flag("--elmo_cache", str, "float32", "the layers of all lines are computed once and kept in a file under "
          "--model_save_dir; float16 halves it, off computes them anew in each pass",
          choices=["float32", "float16", "off"])  # fmt: skip
 
     flag = group("network (a checkpoint fits only the same)")
-    flag("--word_emb_dim", _positive_int, 128, "size of the word embedding")
-    flag("--grnn_hidden_dim", _positive_int, 256, "size of a GRU; there are two in a block")
-    flag("--bigru_num", _positive_int, 2, "blocks of a forward and a backward GRU")
+    flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
+    flag("--grnn_hidden_dim", positive_int, 256, "size of a GRU; there are two in a block")
+    flag("--bigru_num", positive_int, 2, "blocks of a forward and a backward GRU")
 
     flag = group("training")
-    flag("--batch_size", _positive_int, 32, "lines per step, of all processes together")
-    flag("--max_epoch", _positive_int, 30, "stop after so many passes over the training lines at the latest")
-    flag("--num_iterations", _seed, 0, "stop after so many steps at the latest; 0: no such limit")
-    flag("--patience", _positive_int, 5, "stop after so many passes without a better dev F1")
-    flag("--base_learning_rate", _positive, 1e-3, "of Adam")
-    flag("--emb_learning_rate", _positive, 5.0, "multiplier for the word embedding")
-    flag("--crf_learning_rate", _positive, 0.2, "multiplier for the CRF")
-    flag("--unknown_rate", _share, 0.5, "words seen once are read as <UNK> so often, which gives <UNK> a meaning")
-    flag("--use_gpu", _bool, None, "default: use a GPU if there is one", **switch)
+    flag("--batch_size", positive_int, 32, "lines per step, of all processes together")
+    flag("--max_epoch", positive_int, 30, "stop after so many passes over the training lines at the latest")
+    flag("--num_iterations", whole_number, 0, "stop after so many steps at the latest; 0: no such limit")
+    flag("--patience", positive_int, 5, "stop after so many passes without a better dev F1")
+    flag("--base_learning_rate", positive, 1e-3, "of Adam")
+    flag("--emb_learning_rate", positive, 5.0, "multiplier for the word embedding")
+    flag("--crf_learning_rate", positive, 0.2, "multiplier for the CRF")
+    flag("--unknown_rate", share, 0.5, "words seen once are read as <UNK> so often, which gives <UNK> a meaning")
+    flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **switch)
 
     flag = group("output and checkpoints")
     flag("--model_save_dir", str, "lac_model", "folder of this run: checkpoints, the best model, log/")
-    flag("--log_interval", _positive_int, 20, "steps between two lines of figures")
-    flag("--keep", _positive_int, 1, "so many of the newest checkpoints stay, besides the best one")
+    flag("--log_interval", positive_int, 20, "steps between two lines of figures")
+    flag("--keep", positive_int, 1, "so many of the newest checkpoints stay, besides the best one")
     flag("--load_dir", str, "", "go on exactly from this checkpoint; auto: from the newest in --model_save_dir, if any")
 
     retired = parser.add_argument_group("flags of the original that are read and ignored")
     for name, reason in RETIRED.items():
         retired.add_argument(name, nargs="*", help=reason)
     return parser
-
-
-def parse(arguments: List[str], description: str) -> Tuple[argparse.Namespace, List[str], List[str]]:
-    """Return the options, the names of those given on the command line, and a line for each retired flag."""
-    parser = make_parser(description)
-    options = parser.parse_args(arguments)
-    for action in parser._actions:  # a second pass without defaults tells what was given
-        action.default = argparse.SUPPRESS
-    given = list(vars(parser.parse_args(arguments)))
-    notes = [f"{name} has no effect: {reason}" for name, reason in RETIRED.items() if name[2:] in given]
-    for name in RETIRED:
-        delattr(options, name[2:])
-    return options, given, notes
-
-
-def take_saved(options: argparse.Namespace, given: List[str], saved: dict) -> Optional[str]:
-    """Fill what was not given on the command line from a checkpoint's flags.
-
-    Returns:
-        a line that names what the command line changed, None if nothing.
-
-    Raises:
-        OptionError: a size was given that is not the checkpoint's.
-    """
-    changed = []
-    for name, value in saved.items():
-        if name in OWN:
-            continue
-        if name not in given:
-            setattr(options, name, value)
-        elif getattr(options, name) != value:
-            if name in SIZES:
-                raise OptionError(
-                    f"--{name} is {getattr(options, name)}, but the checkpoint's is {value}; leave it out"
-                )
-            changed.append(f"{name} {value} → {getattr(options, name)}")
-    return "changed on the command line: " + ", ".join(changed) if changed else None

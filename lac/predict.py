@@ -29,7 +29,7 @@ from lac import model as tagging
 from lac.corpus import cut
 from lac.model import Model
 from lac.scores import OUTSIDE, Span, spans
-from options import _Parser, fail
+from options import Parser, fail
 from reader import InputError, find_files, read_lines
 
 Words = Tuple[List[str], List[str]]  # words and their tags
@@ -99,7 +99,7 @@ def predict(model: Model, lines: Iterable[str], form: str) -> Iterator[str]:
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
-    parser = _Parser(prog="lac.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="lac.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", required=True, help="folder of a run of lac.train, of one of its models, or exported"
     )

@@ -32,7 +32,7 @@ from lac import model as tagging
 from lac.layers import LayerCache
 from lac.model import Encoded, Model
 from lac.network import Tagger
-from lac.options import parse, take_saved
+from lac.options import OWN, RETIRED, SIZES, make_parser
 from lac.reader import (
     Sentence,
     build_vocabulary,
@@ -46,7 +46,7 @@ from lac.reader import (
 )
 from lac.scores import Scores, describe
 from metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
-from options import OptionError, fail
+from options import OptionError, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import InputError, Vocabulary
 from train import StopRequest, TrainingError, all_reduce_sum, check_writable, choose_device, versions
@@ -194,7 +194,7 @@ def find_checkpoint(options, given):
     if found:
         if "tags" not in found.info:
             raise CheckpointError(f"{found.path} is a language model; --pretrain_elmo_model_path takes it")
-        changed = take_saved(options, given, found.info["flags"])
+        changed = take_saved(options, given, found.info["flags"], SIZES, OWN)
         if changed:
             say(changed)
     return found
@@ -457,7 +457,7 @@ def report_end(run, progress):
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
-    options, given, notes = parse(sys.argv[1:] if arguments is None else arguments, __doc__)
+    options, given, notes = parse(make_parser(__doc__), RETIRED, sys.argv[1:] if arguments is None else arguments)
     for note in notes:
         say(note)
     try:
