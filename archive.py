@@ -17,7 +17,6 @@ import http.client
 import itertools
 import os
 import shutil
-import sys
 import tarfile
 import time
 import urllib.error
@@ -27,7 +26,7 @@ from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, Iterator, Optional, Union
 
 from checkpoint import MODEL_FILE
-from metrics import duration, say, show_progress
+from metrics import Progress, say
 from reader import InputError
 
 try:
@@ -48,35 +47,6 @@ PAUSE = 1.0
 TIMEOUT = 60
 
 PathLike = Union[str, Path]
-
-
-class Progress:
-    """How far a long piece of work is: a bar on a terminal, elsewhere a line at every tenth.
-
-    Args:
-        total: how much there is to do.
-        unit: what is counted, for the text.
-        scale: what is shown is divided by this (10**6 for bytes shown as MB).
-        done: how much was done before.
-    """
-
-    def __init__(self, total: int, unit: str, scale: int = 1, done: int = 0):
-        self.total, self.unit, self.scale = max(1, total), unit, scale
-        self.done = self._before = done
-        self._start = time.perf_counter()
-
-    def add(self, amount: int) -> None:
-        """Count some more and show it."""
-        tenth = 10 * self.done // self.total
-        self.done += amount
-        speed = (self.done - self._before) / max(1e-6, time.perf_counter() - self._start)
-        text = (
-            f"{self.done // self.scale:,} of {self.total // self.scale:,} {self.unit}  "
-            f"{speed / self.scale:,.1f} {self.unit}/s  left {duration((self.total - self.done) / max(1e-6, speed))}"
-        )
-        show_progress(min(self.done, self.total), self.total, text)
-        if 10 * self.done // self.total > tenth and not sys.stdout.isatty():
-            say(text)
 
 
 def is_address(path_or_address: PathLike) -> bool:

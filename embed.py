@@ -41,10 +41,10 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 import paddle
 
-from archive import Progress, local_folder
+from archive import local_folder
 from bilm import ElmoEncoder, load_encoder
 from checkpoint import CheckpointError
-from metrics import duration, say
+from metrics import Progress, duration, say
 from options import OptionError, boolean, Parser, positive_int, fail
 from preprocess import segment
 from pretrained import PretrainedError, pretrained_sizes

@@ -136,8 +136,13 @@ def pretrained_sizes(path: Union[str, Path]) -> Tuple[Dict[str, float], Optional
     """Return the sizes of the biLM in a folder, as arguments of `BiLSTM`, and its vocabulary if it has one."""
     folder = _local_folder(path)
     if (folder / MODEL_FILE).is_file():
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        return info["model"], Vocabulary(folder / VOCABULARY_FILE)
+        try:
+            info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+            return info["model"], Vocabulary(folder / VOCABULARY_FILE)
+        except InputError as error:
+            raise PretrainedError(str(error))
+        except (OSError, ValueError, KeyError) as error:
+            raise PretrainedError(f"{folder / INFO_FILE}: missing or damaged ({error})")
     for name in ("embedding_para", "lstmp_0.w_1"):
         if not (folder / name).is_file():
             raise PretrainedError(f"{path}: no {name} in it, so it is neither a Fluid folder nor a checkpoint")

@@ -10,7 +10,7 @@ import pytest
 from conftest import LM
 
 import checkpoint
-from bilm import BiLM, init_pretraining_params
+from bilm import BiLM, init_pretraining_params, load_encoder
 from pretrained import PretrainedError, read_fluid_variable
 
 
@@ -90,6 +90,16 @@ def test_other_sizes_are_named_and_nothing_is_changed(folder, sizes, message):
     with pytest.raises(PretrainedError, match=message):
         init_pretraining_params(None, folder, lm)
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, lm.parameters()))
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_checkpoint_without_readable_sizes_is_named(tmp_path, content):
+    path = checkpoint.save(tmp_path, {"step": 1}, small().state_dict(), {}, {"hidden": np.zeros(1)}, "words\n")
+    (path / checkpoint.INFO_FILE).unlink()
+    if content is not None:
+        (path / checkpoint.INFO_FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(PretrainedError, match="checkpoint.json: missing or damaged"):
+        load_encoder(path)
 
 
 def test_a_layer_without_a_model_is_an_error(folder):
