@@ -109,10 +109,16 @@ def test_visualdl_serves_the_numbers_of_metrics_jsonl(project):
 
 def test_using_the_vectors(project):
     (program,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
-    shutil.rmtree(project / "checkpoints", ignore_errors=True)
-    shutil.copytree(project / "runs" / "mine", project / "checkpoints")
+    shutil.copytree(project / "runs" / "mine", project / "checkpoints", dirs_exist_ok=True)
     (project / "program.py").write_text(program + "\nprint(features.shape)\n", encoding="utf-8")
     assert execute(project, "python program.py").endswith("[2, 4, 256]\n")
+
+
+def test_vectors_of_a_text(project):
+    shutil.copytree(project / "runs" / "mine", project / "checkpoints", dirs_exist_ok=True)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^python embed.py --checkpoint checkpoints.*$", text, re.MULTILINE)
+    assert "85 lines" in execute(project, command) and (project / "vectors.npz").exists()
 
 
 @pytest.mark.parametrize("path", READMES, ids=["English", "Chinese"])
