@@ -13,14 +13,14 @@ The formulas are those of Baidu's ELMo for Paddle Fluid; the network is that of 
 """
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from lstmp import LSTMP
+from lstmp import LSTMP, run_directions
 from pretrained import PretrainedError, load_pretrained, pretrained_sizes
 from reader import Vocabulary
 from softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
@@ -68,6 +68,8 @@ class BiLSTM(nn.Layer):
         hidden_size: size of the LSTM cells.
         num_layers: layers per direction, at least 1.
         cell_clip, proj_clip: see `LSTMP`.
+        sparse: the gradient of `embedding` holds only the rows that were looked up, as of `paddle.nn.Embedding`;
+            for optimizers that leave rows without a gradient alone (SGD, Adagrad).
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class BiLSTM(nn.Layer):
         num_layers: int = 2,
         cell_clip: float = 3.0,
         proj_clip: float = 3.0,
+        sparse: bool = False,
     ):
         super().__init__()
+        self.sparse = sparse
         sizes = dict(vocab_size=vocab_size, embed_size=embed_size, hidden_size=hidden_size, num_layers=num_layers)
         for name, value in dict(sizes, cell_clip=cell_clip, proj_clip=proj_clip).items():
             if value <= 0:
@@ -112,38 +116,37 @@ class BiLSTM(nn.Layer):
             paddle.zeros([layers, batch, self.config["hidden_size"]]),
         )
 
-    def forward(
-        self,
-        layers: nn.LayerList,
-        word_ids: paddle.Tensor,
-        states: States,
-        dropout=None,
-        from_embeddings: bool = False,
-    ):
-        """Run one direction.
+    def forward(self, word_ids: Sequence[paddle.Tensor], states: States, dropout=None, from_embeddings: bool = False):
+        """Run both directions.
 
         Args:
-            layers: `forward_layers` or `backward_layers`.
-            word_ids: int64 `[batch, steps]` in reading order of that direction.
-            states: `(hidden [layers, batch, embed], cell [layers, batch, hidden])` of that direction.
-            dropout: None, or a function `(tensor, layer index)` → tensor, applied to each layer's input
-                and (with index `num_layers`) to the top output.
+            word_ids: int64 `[batch, steps]` twice: in reading order of the forward and of the backward LSTM.
+            states: `(hidden [2·layers, batch, embed], cell [2·layers, batch, hidden])`, forward 1..L, backward 1..L.
+            dropout: None, or a function `(tensor, number)` → tensor, applied to each layer's input and to
+                the top output; numbers run over the forward layers, its top, the backward layers, its top.
+            from_embeddings: every layer reads the embedded words instead of the layer below.
 
         Returns:
-            `(embedded, outputs, top, hiddens, cells)`: the embedded words, the list of layer outputs before
-            the residual sum, the top output (each `[steps, batch, embed]`), and the lists of last states.
+            `(embedded, outputs, top, states)`: for each direction the embedded words, the list of layer outputs
+            before the residual sum, and the top output (each `[steps, batch, embed]`); and the last states.
         """
-        dropout = dropout or (lambda tensor, layer: tensor)
-        embedded = top = F.embedding(word_ids.t(), self.embedding)
-        outputs, hiddens, cells = [], [], []
-        for index, layer in enumerate(layers):
-            layer_input = dropout(embedded if from_embeddings else top, index)
-            output, hidden, cell = layer(layer_input, states[0][index], states[1][index])
-            top = output if index == 0 else output + layer_input
-            outputs.append(output)
-            hiddens.append(hidden)
-            cells.append(cell)
-        return embedded, outputs, dropout(top, len(layers)), hiddens, cells
+        dropout = dropout or (lambda tensor, number: tensor)
+        count = len(self.forward_layers)
+        embedded = top = [F.embedding(ids.t(), self.embedding, sparse=self.sparse) for ids in word_ids]
+        hidden, cell = (paddle.unbind(state, axis=0) for state in states)
+        outputs, hiddens, cells = ([], []), [None] * 2 * count, [None] * 2 * count
+        for index, layers in enumerate(zip(self.forward_layers, self.backward_layers)):
+            layer_inputs = embedded if from_embeddings else top
+            inputs = [dropout(x, index + n * (count + 1)) for n, x in enumerate(layer_inputs)]
+            top, hiddens[index::count], cells[index::count] = run_directions(
+                layers, inputs, hidden[index::count], cell[index::count]
+            )
+            for n in range(2):
+                outputs[n].append(top[n])
+            if index:
+                top = [output + x for output, x in zip(top, inputs)]
+        top = [dropout(x, count + n * (count + 1)) for n, x in enumerate(top)]
+        return embedded, outputs, top, (paddle.stack(hiddens), paddle.stack(cells))
 
 
 class BiLM(nn.Layer):
@@ -155,6 +158,7 @@ class BiLM(nn.Layer):
             mode only; what is kept is scaled up by 1 / (1 - dropout).
         n_negative_samples: 0 = exact softmax; else, in training mode, the sampled softmax with that many
             negatives, shared by all tokens of a direction. Wants a vocabulary sorted by frequency.
+        sparse: see `BiLSTM`; with sampled softmax for `softmax_weight` too.
     """
 
     def __init__(
@@ -167,6 +171,7 @@ class BiLM(nn.Layer):
         proj_clip: float = 3.0,
         dropout: float = 0.1,
         n_negative_samples: int = 0,
+        sparse: bool = False,
     ):
         super().__init__()
         if not 0 <= dropout < 1:
@@ -174,7 +179,7 @@ class BiLM(nn.Layer):
         if not 0 <= n_negative_samples <= vocab_size:
             raise ValueError(f"n_negative_samples must be from 0 to the {vocab_size} words, got {n_negative_samples}")
         self.dropout, self.n_negative_samples = dropout, n_negative_samples
-        self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip)
+        self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip, sparse)
         self.softmax_weight = self.create_parameter(
             [vocab_size, embed_size], default_initializer=nn.initializer.XavierUniform()
         )
@@ -211,30 +216,17 @@ class BiLM(nn.Layer):
             states = self.lstm.zero_states(x.shape[0])
         if self.training and random is None:
             random = fresh_random()
-        losses, hiddens, cells = [], [], []
-        layers = len(self.lstm.forward_layers)
-        for direction, (stack, words, labels) in enumerate(
-            [(self.lstm.forward_layers, x, y), (self.lstm.backward_layers, x_reverse, y_reverse)]
-        ):
-            part = slice(direction * layers, (direction + 1) * layers)
-            _, _, top, last_hiddens, last_cells = self.lstm(
-                stack,
-                words,
-                (states[0][part], states[1][part]),
-                self._dropout(random, direction * (layers + 1)),
-            )
-            losses.append(self._losses(top, labels, random, direction))
-            hiddens += last_hiddens
-            cells += last_cells
-        return losses[0], losses[1], (paddle.stack(hiddens), paddle.stack(cells))
+        _, _, top, states = self.lstm((x, x_reverse), states, self._dropout(random))
+        losses = [self._losses(*of_one, random, number) for number, of_one in enumerate(zip(top, (y, y_reverse)))]
+        return losses[0], losses[1], states
 
-    def _dropout(self, random, first_stream):
+    def _dropout(self, random):
         if not self.training or self.dropout == 0:
             return None
 
-        def drop(tensor, layer):
+        def drop(tensor, number):
             steps, batch, size = tensor.shape
-            keep = random.keep_mask(first_stream + layer, batch, steps * size, self.dropout)
+            keep = random.keep_mask(number, batch, steps * size, self.dropout)
             keep = keep.reshape(batch, steps, size).transpose(1, 0, 2)
             return tensor * paddle.to_tensor(keep.astype(np.float32) / (1 - self.dropout))
 
@@ -246,7 +238,9 @@ class BiLM(nn.Layer):
             # Dropout has streams 0, 1, 2 … of its step; counting down from the end keeps clear of them.
             generator = random.generator(2**32 - 1 - direction)
             sample = log_uniform_sample(generator, self.n_negative_samples, self.softmax_weight.shape[0])
-            losses = sampled_softmax_losses(hidden, self.softmax_weight, self.softmax_bias, flat_labels, *sample)
+            losses = sampled_softmax_losses(
+                hidden, self.softmax_weight, self.softmax_bias, flat_labels, *sample, sparse=self.lstm.sparse
+            )
         else:
             losses = full_softmax_losses(hidden, self.softmax_weight, self.softmax_bias, flat_labels)
         return losses.reshape([labels.shape[1], labels.shape[0]]).t()
@@ -372,15 +366,13 @@ class ElmoEncoder(nn.Layer):
         flat_reverse = (reverse + paddle.arange(batch).unsqueeze(1) * words).flatten()
         states = self.lstm.zero_states(batch)
 
-        def run(layers, ids):
-            embedded, outputs, *_ = self.lstm(layers, ids, states, from_embeddings=self.legacy)
-            return [layer.transpose([1, 0, 2]) for layer in [embedded, *outputs]]
-
         def restore(layer):
             return paddle.gather(layer.flatten(0, 1), flat_reverse).reshape(layer.shape)
 
-        words_layer, *ahead = run(self.lstm.forward_layers, word_ids)
-        _, *back = run(self.lstm.backward_layers, paddle.take_along_axis(word_ids, reverse, axis=1))
+        both = (word_ids, paddle.take_along_axis(word_ids, reverse, axis=1))
+        embedded, outputs, *_ = self.lstm(both, states, from_embeddings=self.legacy)
+        words_layer = embedded[0].transpose([1, 0, 2])
+        ahead, back = [[layer.transpose([1, 0, 2]) for layer in layers] for layers in outputs]
         if not self.legacy:
             back = map(restore, back)
         pairs = [(words_layer, words_layer), *zip(ahead, back)]

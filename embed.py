@@ -82,7 +82,7 @@ def embed(
         pool: "none", or the "mean" or "max" over the words of a sentence.
         dtype: "float32" or "float16".
         batch_tokens: so many words, padding included, are computed at once; lower it when memory is short. A
-            longer sentence is computed alone, in pieces of so many words.
+            longer sentence is computed alone.
 
     Returns:
         for each sentence an array as `shape` says; a sentence without words has 0 words, or zeros if pooled.
@@ -127,7 +127,7 @@ def _embed_ids(sentences, encoder, layers, pool, dtype, batch_tokens, on_batch):
     for window in _windows(sentences, limit):
         vectors: List[Optional[np.ndarray]] = [np.zeros(shape(encoder, 0, layers, pool), dtype) for _ in window]
         for rows in batches([len(ids) for ids in window], batch_tokens, 2 if encoder.boundaries else 0):
-            computed = _batch_vectors(encoder, [window[row] for row in rows], layers, batch_tokens)
+            computed = _batch_vectors(encoder, [window[row] for row in rows], layers)
             for row, array in zip(rows, computed):
                 vectors[row] = _pooled(array, pool).astype(dtype)
             on_batch(sum(len(window[row]) for row in rows))
@@ -184,14 +184,12 @@ def batches(lengths: Sequence[int], batch_tokens: int, extra: int = 0) -> Iterat
 
 
 @paddle.no_grad()
-def _batch_vectors(encoder, sentences, layers, batch_tokens):
+def _batch_vectors(encoder, sentences, layers):
     """Return for each sentence float32 `[layers, words, size]`, or `[words, size]` of one layer or the mix."""
     training = encoder.training
     encoder.eval()
     try:
         longest = max(map(len, sentences))
-        if len(sentences) == 1 and longest > batch_tokens:
-            return [_long_vectors(encoder, sentences[0], layers, batch_tokens)]
         lengths = np.array([len(ids) for ids in sentences])
         padded = np.zeros([len(sentences), longest], dtype=np.int64)
         padded[np.arange(longest) < lengths[:, None]] = np.concatenate(sentences)
@@ -207,49 +205,6 @@ def _choose(encoder, stacked, layers):
     if layers == "all":
         return stacked.numpy()
     return (stacked[-1] if layers == "top" else encoder.mix(stacked)).numpy()
-
-
-def _long_vectors(encoder, ids, layers, steps):
-    """Return the vectors of one sentence, computed in pieces of `steps` words."""
-    stacked = long_layers(encoder, ids, steps)
-    if layers == "all":
-        return stacked
-    pieces = np.array_split(stacked[:, None], -(-stacked.shape[1] // steps), axis=2)
-    return np.concatenate([_choose(encoder, paddle.to_tensor(piece), layers)[0] for piece in pieces])
-
-
-@paddle.no_grad()
-def long_layers(encoder: ElmoEncoder, ids: np.ndarray, steps: int) -> np.ndarray:
-    """Return what `ElmoEncoder.layers` does for one sentence, however long it is.
-
-    `ElmoEncoder.layers` holds what all steps need at once: 25 KB a word at embed 128 and hidden 512, 200 KB at
-    the released sizes, so 2 GB for 10,000 words. Here the LSTM states are carried from piece to piece.
-
-    Args:
-        ids: int `[words]`.
-        steps: so many words are computed at once.
-
-    Returns:
-        float32 `[num_layers + 1, words, embedding_dim]`.
-    """
-    if encoder.boundaries:
-        ids = np.concatenate([[encoder.start], ids, [encoder.end]])
-    lstm, size, words = encoder.lstm, encoder.embedding_dim // 2, len(ids)
-    stacked = np.empty([len(lstm.forward_layers) + 1, words, 2 * size], dtype=np.float32)
-    for backward, direction in enumerate([lstm.forward_layers, lstm.backward_layers]):
-        reading_order = ids[::-1] if backward else ids
-        half = stacked[:, :, size:] if backward else stacked[:, :, :size]
-        hiddens, cells = lstm.zero_states(1)
-        for first in range(0, words, steps):
-            piece = paddle.to_tensor(reading_order[None, first : first + steps].astype(np.int64))
-            states = (hiddens, cells)
-            embedded, outputs, _, hiddens, cells = lstm(direction, piece, states, from_embeddings=encoder.legacy)
-            for layer, tensor in enumerate([embedded, *outputs]):
-                half[layer, first : first + steps] = tensor.numpy()[:, 0]
-        if backward and not encoder.legacy:
-            half[1:] = half[1:, ::-1].copy()
-    stacked[0, :, size:] = stacked[0, :, :size]
-    return stacked[:, 1:-1] if encoder.boundaries else stacked
 
 
 def _pooled(vectors, pool):

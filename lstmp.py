@@ -1,65 +1,190 @@
-"""One LSTM layer of one direction with projection and clips: the inner loop of everything here."""
+"""One LSTM layer with projection and clips: the inner loop of everything here."""
+
+from typing import List, NamedTuple, Sequence, Tuple
 
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from lstm_step import choose
+import kernels
+
+Tensors = List[paddle.Tensor]
+
+
+class Weights(NamedTuple):
+    """The parameters of a layer, one tensor a direction in each list; shapes as in `LSTMP`."""
+
+    gate_w: Tensors
+    recurrent_w: Tensors
+    projection_w: Tensors
+    bias: Tensors
+
+
+class Kept(NamedTuple):
+    """What the steps of a layer leave behind, one tensor a direction in each list.
+
+    gates: activated, `[steps, batch, 4·hidden]`.
+    hiddens, cells: `[steps + 1, batch, …]`, the state before the first step in front.
+    outputs: output gate · tanh(cell), before the projection, `[steps, batch, hidden]`.
+
+    Where no backward pass will follow, cells holds the first and the last one, gates and outputs nothing of use.
+    """
+
+    gates: Tensors
+    hiddens: Tensors
+    cells: Tensors
+    outputs: Tensors
+
+
+class Gradients(NamedTuple):
+    """Gradients of the gates before activation, of the projection before its clip, of inputs and bias."""
+
+    gates: Tensors
+    projected: Tensors
+    inputs: Tensors
+    bias: Tensors
+
+
+def _sum_rows(matrix):
+    """Return the column sums, `[1, columns]`; as a product, which takes a tenth of the time of Paddle's sum."""
+    return paddle.matmul(paddle.ones([1, matrix.shape[0]]), matrix)
+
+
+def _shape(inputs, cells):
+    return [len(inputs), *inputs[0].shape, cells[0].shape[-1]]
+
+
+def _steps_in_cpp(inputs, weights, hiddens, cells, clips, keep):
+    _, steps, batch, embed, size = _shape(inputs, cells)
+    held = steps if keep else 1
+    shapes = [held, batch, 4 * size], [steps + 1, batch, embed], [held + 1, batch, size], [held, batch, size]
+    kept = Kept(*([paddle.empty(shape) for _ in inputs] for shape in shapes))
+    sizes = [*_shape(inputs, cells), int(keep)]
+    kernels.call("lstm_steps", sizes, clips, inputs, *weights, hiddens, cells, *kept)
+    return kept
+
+
+def _gradients_in_cpp(d_outputs, kept, weights, clips, wanted):
+    _, steps, batch, embed, size = shape = _shape(d_outputs, kept.cells)
+    d_outputs = [gradient.contiguous() for gradient in d_outputs]
+    d_projected = [paddle.empty([steps, batch, embed]) for _ in d_outputs]
+    d_inputs = [paddle.empty([steps, batch, embed]) if want else None for want in wanted]
+    d_bias = [paddle.empty([1, 4 * size]) for _ in d_outputs]
+    read = [d_outputs, *weights[:3], kept.hiddens, kept.cells]
+    kernels.call("lstm_steps_backward", shape, clips, *read, kept.gates, d_projected, d_inputs, d_bias)
+    return Gradients(kept.gates, d_projected, d_inputs, d_bias)  # written over the activated gates
+
+
+def _steps_in_paddle(inputs, weights, hiddens, cells, clips, keep):
+    cell_clip, proj_clip = clips
+    kept = Kept([], [], [], [])
+    for x, gate_w, recurrent_w, projection_w, bias, hidden, cell in zip(inputs, *weights, hiddens, cells):
+        steps, batch, _ = x.shape
+        if keep:
+            projected = paddle.addmm(bias, x.flatten(0, 1), gate_w).reshape([steps, batch, -1])  # one for all steps
+        else:  # less to hold at a time, for long sentences
+            projected = (paddle.addmm(bias, step, gate_w) for step in paddle.unbind(x, axis=0))
+        all_gates, all_hiddens, all_cells, all_outputs = [], [hidden], [cell], []
+        for gate in projected:
+            candidate, in_gate, forget_gate, out_gate = paddle.split(paddle.addmm(gate, hidden, recurrent_w), 4, axis=1)
+            candidate = paddle.tanh(candidate)
+            in_gate, forget_gate, out_gate = F.sigmoid(in_gate), F.sigmoid(forget_gate), F.sigmoid(out_gate)
+            cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
+            output = out_gate * paddle.tanh(cell)
+            hidden = paddle.clip(paddle.matmul(output, projection_w), -proj_clip, proj_clip)
+            all_hiddens.append(hidden)
+            if keep:
+                all_cells.append(cell)
+                all_gates.append(paddle.concat([candidate, in_gate, forget_gate, out_gate], axis=1))
+                all_outputs.append(output)
+        kept.hiddens.append(paddle.stack(all_hiddens))
+        kept.cells.append(paddle.stack(all_cells if keep else [all_cells[0], cell]))
+        kept.gates.append(paddle.stack(all_gates) if keep else None)
+        kept.outputs.append(paddle.stack(all_outputs) if keep else None)
+    return kept
+
+
+def _gradients_in_paddle(d_outputs, kept, weights, clips, wanted):
+    cell_clip, proj_clip = clips
+    result = Gradients([], [], [], [])
+    for direction, (gate_w, recurrent_w, projection_w) in enumerate(zip(*weights[:3])):
+        gates, hiddens, cells, _ = (tensors[direction] for tensors in kept)
+        # A clipped value equals the bound and has no gradient.
+        inside_hidden = (hiddens[1:].abs() < proj_clip).astype(hiddens.dtype)
+        inside_cell = (cells[1:].abs() < cell_clip).astype(cells.dtype)
+        squashed = paddle.tanh(cells[1:])
+        d_hidden, d_cell = paddle.zeros_like(hiddens[0]), paddle.zeros_like(cells[0])
+        d_gates, d_projected = [], []
+        for step in reversed(range(gates.shape[0])):
+            candidate, in_gate, forget_gate, out_gate = paddle.split(gates[step], 4, axis=1)
+            d_projected.append((d_outputs[direction][step] + d_hidden) * inside_hidden[step])
+            d_output = paddle.matmul(d_projected[-1], projection_w, transpose_y=True)
+            d_cell = d_cell + d_output * out_gate * (1 - squashed[step] * squashed[step])
+            d_cell = d_cell * inside_cell[step]
+            d_gate = [
+                d_cell * in_gate * (1 - candidate * candidate),
+                d_cell * candidate * in_gate * (1 - in_gate),
+                d_cell * cells[step] * forget_gate * (1 - forget_gate),
+                d_output * squashed[step] * out_gate * (1 - out_gate),
+            ]
+            d_gates.append(paddle.concat(d_gate, axis=1))
+            d_cell = d_cell * forget_gate
+            d_hidden = paddle.matmul(d_gates[-1], recurrent_w, transpose_y=True)
+        d_gates = paddle.stack(d_gates[::-1])
+        flat = d_gates.flatten(0, 1)
+        shape = d_outputs[direction].shape
+        d_inputs = paddle.matmul(flat, gate_w, transpose_y=True).reshape(shape) if wanted[direction] else None
+        for values, value in zip(result, (d_gates, paddle.stack(d_projected[::-1]), d_inputs, _sum_rows(flat))):
+            values.append(value)
+    return result
 
 
 class _Steps(PyLayer):
-    """All steps of one LSTMP layer, with a backward pass of its own.
+    """All steps of one layer in every direction, with a backward pass of its own.
 
     Autograd would record a dozen nodes a step and sum the weight gradients step by step; here they
-    are one product over all steps. Column sums are products with ones: Paddle's own take ten times as long.
+    are one product over all steps.
     """
 
     @staticmethod
-    def forward(ctx, inputs, gate_w, recurrent_w, projection_w, bias, hidden, cell, cell_clip, proj_clip, keep):
-        functions = choose()
-        steps, batch, _ = inputs.shape
-        gates = paddle.addmm(bias, inputs.flatten(0, 1), gate_w)  # one product for all steps
-        hiddens, cells, saved = [hidden], [cell], []
-        for gate in paddle.unbind(gates.reshape([steps, batch, -1]), axis=0):
-            gate = paddle.addmm(gate, hidden, recurrent_w)
-            activated, cell, output = functions.step(gate, cell, cell_clip)
-            hidden = paddle.clip(paddle.matmul(output, projection_w), -proj_clip, proj_clip)
-            hiddens.append(hidden)
-            if keep:  # for the backward pass
-                cells.append(cell)
-                saved.append((activated, output))
-        ctx.clips, ctx.cells, ctx.saved, ctx.hiddens = (cell_clip, proj_clip), cells, saved, hiddens
-        ctx.save_for_backward(inputs, gate_w, recurrent_w, projection_w)
-        return paddle.stack(hiddens[1:]), hidden, cell
+    def forward(ctx, directions, clips, keep, *tensors):
+        inputs, *rest = [list(tensors[n : n + directions]) for n in range(0, len(tensors), directions)]
+        weights, (hiddens, cells) = Weights(*rest[:4]), rest[4:]
+        steps = _steps_in_cpp if kernels.library() else _steps_in_paddle
+        kept = steps(inputs, weights, hiddens, cells, clips, keep)
+        if keep:
+            ctx.kept, ctx.clips = kept, clips
+            ctx.save_for_backward(*inputs, *(weight for weights in weights[:3] for weight in weights))
+        return (
+            *(hidden[1:] for hidden in kept.hiddens),
+            *(hidden[-1] for hidden in kept.hiddens),
+            *(cell[-1] for cell in kept.cells),
+        )
 
     @staticmethod
-    def backward(ctx, d_hiddens, _d_last_hidden, _d_last_cell):
-        functions = choose()
-        cell_clip, proj_clip = ctx.clips
-        inputs, gate_w, recurrent_w, projection_w = ctx.saved_tensor()
-        d_hidden, d_cell = paddle.zeros_like(ctx.hiddens[0]), paddle.zeros_like(ctx.cells[0])
-        d_gates, d_projected = [], []
-        steps = zip(ctx.saved, ctx.cells, ctx.cells[1:], ctx.hiddens[1:], paddle.unbind(d_hiddens, axis=0))
-        for (activated, _), cell, next_cell, hidden, d_out in reversed(list(steps)):
-            d_hidden = functions.clip_grad(d_out, d_hidden, hidden, proj_clip)
-            d_projected.append(d_hidden)
-            d_output = paddle.matmul(d_hidden, projection_w, transpose_y=True)
-            d_gate, d_cell = functions.step_grad(d_output, d_cell, activated, cell, next_cell, cell_clip)
-            d_gates.append(d_gate)
-            d_hidden = paddle.matmul(d_gate, recurrent_w, transpose_y=True)
-        d_gates, d_projected = paddle.concat(d_gates[::-1]), paddle.concat(d_projected[::-1])
-        before, outputs = paddle.concat(ctx.hiddens[:-1]), paddle.concat([output for _, output in ctx.saved])
-        d_inputs = paddle.matmul(d_gates, gate_w, transpose_y=True).reshape(inputs.shape)
-        d_gate_w = paddle.matmul(inputs.flatten(0, 1), d_gates, transpose_x=True)
-        d_recurrent_w = paddle.matmul(before, d_gates, transpose_x=True)
-        d_projection_w = paddle.matmul(outputs, d_projected, transpose_x=True)
-        d_bias = paddle.matmul(paddle.ones([1, d_gates.shape[0]]), d_gates)
-        d_inputs = None if inputs.stop_gradient else d_inputs
-        return d_inputs, d_gate_w, d_recurrent_w, d_projection_w, d_bias, None, None
+    def backward(ctx, *d_results):
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("the backward pass of an LSTM layer can run only once: it uses up what forward kept")
+        directions, saved = len(kept.gates), ctx.saved_tensor()
+        inputs, *weights = [saved[n : n + directions] for n in range(0, len(saved), directions)]
+        wanted = [not x.stop_gradient for x in inputs]
+        gradients = _gradients_in_cpp if kernels.library() else _gradients_in_paddle
+        d = gradients(list(d_results[:directions]), kept, Weights(*map(list, weights), None), ctx.clips, wanted)
+        d_gate_w, d_recurrent_w, d_projection_w = [], [], []
+        for x, hidden, output, d_gates, d_projected in zip(inputs, kept.hiddens, kept.outputs, d.gates, d.projected):
+            d_gates = d_gates.flatten(0, 1)
+            before = hidden[:-1].flatten(0, 1)
+            d_gate_w.append(paddle.matmul(x.flatten(0, 1), d_gates, transpose_x=True))
+            d_recurrent_w.append(paddle.matmul(before, d_gates, transpose_x=True))
+            flat = output.flatten(0, 1), d_projected.flatten(0, 1)
+            d_projection_w.append(paddle.matmul(*flat, transpose_x=True))
+        return (*d.inputs, *d_gate_w, *d_recurrent_w, *d_projection_w, *d.bias, *[None] * (2 * directions))
 
 
 class LSTMP(nn.Layer):
-    """One LSTM layer of one direction with a projected hidden state and two clips.
+    """The parameters of one LSTM layer of one direction with a projected hidden state and two clips.
 
     For each step, with the gate columns in the order candidate, input, forget, output:
 
@@ -85,26 +210,29 @@ class LSTMP(nn.Layer):
         self.bias = self.create_parameter([1, 4 * hidden_size], is_bias=True)
 
     def forward(self, inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor):
-        """Run all steps.
+        """Run all steps of this direction alone; see `run_directions`."""
+        outputs, hiddens, cells = run_directions([self], [inputs], [hidden], [cell])
+        return outputs[0], hiddens[0], cells[0]
 
-        Args:
-            inputs: float32 `[steps, batch, embed]`.
-            hidden, cell: the state before the first step, `[batch, embed]` and `[batch, hidden]`; taken
-                as constants (no gradient flows into them) and not clipped.
 
-        Returns:
-            outputs `[steps, batch, embed]`, last hidden and last cell (both detached).
-        """
-        outputs, hidden, cell = _Steps.apply(
-            inputs,
-            self.gate_w,
-            self.recurrent_w,
-            self.projection_w,
-            self.bias,
-            hidden.detach(),
-            cell.detach(),
-            self.cell_clip,
-            self.proj_clip,
-            paddle.is_grad_enabled(),
-        )
-        return outputs, hidden.detach(), cell.detach()
+def run_directions(
+    layers: Sequence[LSTMP], inputs: Sequence[paddle.Tensor], hiddens: Sequence[paddle.Tensor], cells: Sequence
+) -> Tuple[Tensors, Tensors, Tensors]:
+    """Run all steps of layers of the same sizes that do not depend on each other, at the same time.
+
+    Args:
+        layers: one for each direction; their clips are the same.
+        inputs: float32 `[steps, batch, embed]` of each.
+        hiddens, cells: the states before the first step, `[batch, embed]` and `[batch, hidden]`; taken
+            as constants (no gradient flows into them) and not clipped.
+
+    Returns:
+        lists of the outputs `[steps, batch, embed]`, the last hiddens and the last cells (both detached).
+    """
+    count, clips = len(layers), (layers[0].cell_clip, layers[0].proj_clip)
+    weights = [[getattr(layer, name) for layer in layers] for name in Weights._fields]
+    states = [state.detach().contiguous() for state in (*hiddens, *cells)]
+    tensors = [*(x.contiguous() for x in inputs), *(weight for group in weights for weight in group), *states]
+    results = _Steps.apply(count, clips, paddle.is_grad_enabled(), *tensors)
+    last = [state.detach() for state in results[count:]]
+    return list(results[:count]), last[:count], last[count:]

@@ -7,28 +7,56 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-CHUNK_LOGITS = 2**23  # logits held at a time (32 MB): one block of tokens × the vocabulary
+import kernels
+
+CHUNK_LOGITS = 2**24  # logits held at a time (64 MB): one block of tokens × the vocabulary
 KEPT_LOGITS = 2**25  # up to this many (128 MB) probabilities are kept for the backward pass; beyond, computed again
 
 
-def _loss_and_probabilities(logits, labels):
-    """Return cross entropy `[tokens, 1]` and softmax `[tokens, words]`; Paddle's fused operator is the fastest way."""
-    return F.softmax_with_cross_entropy(logits, labels.unsqueeze(1), return_softmax=True)
+def _normalize(logits, offsets, labels=None, own=None, hits=None):
+    """Softmax and cross entropy of each row of logits, which are used up, after adding the offsets of the columns.
+
+    Args:
+        logits, offsets: `[tokens, words]` and `[words]`.
+        labels: int64 `[tokens]`, the column of each token's own word.
+        own, hits: where it has no column: its logit, and a column to leave out (or -1), `[tokens]` each.
+
+    Returns:
+        losses `[tokens]`, probabilities `[tokens, words]`, and that of each token's own word where it has no column.
+    """
+    if kernels.library():
+        losses = paddle.empty([logits.shape[0]])
+        own = None if own is None else own.clone()
+        kernels.call("softmax_losses", logits.shape, [], [logits], [offsets], [labels], [own], [hits], [losses])
+        return losses, logits, own
+    logits = logits + offsets
+    if own is not None:  # put in front; a token without a column to leave out has 0 there, which is written anew
+        first = paddle.zeros_like(hits).unsqueeze(1)
+        logits = paddle.concat([own.unsqueeze(1), logits], axis=1)
+        logits = paddle.put_along_axis(logits, hits.unsqueeze(1) + 1, -1e30, 1)
+        logits = paddle.put_along_axis(logits, first, own.unsqueeze(1), 1)
+        labels = first.squeeze(1)
+    losses, probabilities = F.softmax_with_cross_entropy(logits, labels.unsqueeze(1), return_softmax=True)
+    if own is not None:
+        own, probabilities = probabilities[:, 0], probabilities[:, 1:]
+    return losses.flatten(), probabilities, own
 
 
-def _logits(hidden, weight, bias):
-    return paddle.addmm(bias.unsqueeze(0), hidden, weight.t())
-
-
-def _column_sums(matrix):
-    """Return the sum over rows; as a product it takes a tenth of the time."""
-    return paddle.matmul(paddle.ones([1, matrix.shape[0]]), matrix).flatten()
-
-
-def _logit_gradients(probabilities, labels, d_losses):
-    """Return d losses / d logits: probability, less 1 where the logit is the label's."""
+def _gradients(probabilities, d_losses, labels=None, own=None):
+    """Return the gradients of logits, of offsets, and of `own`, from what `_normalize` returned (used up)."""
+    if kernels.library():
+        d_offsets = paddle.zeros([probabilities.shape[1]])
+        gradients = [d_losses.contiguous()], [d_offsets]
+        kernels.call("softmax_losses_backward", probabilities.shape, [], [probabilities], [labels], [own], *gradients)
+        return probabilities, d_offsets, own
     scale = d_losses.unsqueeze(1)
-    return paddle.put_along_axis(probabilities * scale, labels.unsqueeze(1), -scale, 1, reduce="add")
+    d_logits = probabilities * scale
+    if own is None:
+        d_logits = paddle.put_along_axis(d_logits, labels.unsqueeze(1), -scale, 1, reduce="add")
+    else:
+        own = (own - 1) * d_losses
+    # Column sums: as a product they take a tenth of the time.
+    return d_logits, paddle.matmul(paddle.ones([1, d_logits.shape[0]]), d_logits).flatten(), own
 
 
 class _FullSoftmax(PyLayer):
@@ -37,33 +65,35 @@ class _FullSoftmax(PyLayer):
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels):
         tokens, words = hidden.shape[0], weight.shape[0]
-        ctx.rows = max(1, CHUNK_LOGITS // words)
-        ctx.kept = [] if tokens * words <= KEPT_LOGITS else None
+        keep = tokens * words <= KEPT_LOGITS
+        ctx.rows, ctx.kept = (tokens, []) if keep else (max(1, CHUNK_LOGITS // words), None)
         losses = []
         for start in range(0, tokens, ctx.rows):
             block = slice(start, start + ctx.rows)
-            logits = _logits(hidden[block], weight, bias)
-            loss, probabilities = _loss_and_probabilities(logits, labels[block])
+            logits = paddle.matmul(hidden[block], weight, transpose_y=True)
+            loss, probabilities, _ = _normalize(logits, bias, labels[block])
             losses.append(loss)
             if ctx.kept is not None:
                 ctx.kept.append(probabilities)
         ctx.save_for_backward(hidden, weight, bias, labels)
-        return paddle.concat(losses).flatten()
+        return paddle.concat(losses)
 
     @staticmethod
     def backward(ctx, d_losses):
         hidden, weight, bias, labels = ctx.saved_tensor()
-        d_hidden, d_weight, d_bias = [], paddle.zeros_like(weight), paddle.zeros_like(bias)
+        d_hidden, d_weight, d_bias = [], None, paddle.zeros_like(bias)
         for index, start in enumerate(range(0, hidden.shape[0], ctx.rows)):
             block = slice(start, start + ctx.rows)
             if ctx.kept is not None:
-                probabilities = ctx.kept[index]
+                probabilities, ctx.kept[index] = ctx.kept[index], None
             else:
-                probabilities = F.softmax(_logits(hidden[block], weight, bias))
-            d_logits = _logit_gradients(probabilities, labels[block], d_losses[block])
+                logits = paddle.matmul(hidden[block], weight, transpose_y=True)
+                _, probabilities, _ = _normalize(logits, bias, labels[block])
+            d_logits, d_offsets, _ = _gradients(probabilities, d_losses[block], labels[block])
             d_hidden.append(paddle.matmul(d_logits, weight))
-            d_weight += paddle.matmul(d_logits, hidden[block], transpose_x=True)
-            d_bias += _column_sums(d_logits)
+            product = paddle.matmul(d_logits, hidden[block], transpose_x=True)
+            d_weight = product if d_weight is None else d_weight.add_(product)
+            d_bias += d_offsets
         return paddle.concat(d_hidden), d_weight, d_bias, None
 
 
@@ -110,29 +140,25 @@ def log_expected_count(ids: paddle.Tensor, tries: int, vocab_size: int) -> paddl
 
 
 class _SampledSoftmax(PyLayer):
-    """Cross entropy of each token over its own word (put into column 0) and the shared negatives."""
+    """Cross entropy of each token over its own word and the shared negatives."""
 
     @staticmethod
-    def forward(ctx, hidden, true_rows, true_offsets, rows, offsets, hits):
-        first = paddle.zeros_like(hits)
-        true_logits = (hidden * true_rows).sum(axis=1, keepdim=True) + true_offsets.unsqueeze(1)
-        logits = _logits(hidden, rows, offsets)
-        # A token without a hit has hits = 0 and loses nothing: column 0 is written right after.
-        logits = paddle.put_along_axis(logits, hits.unsqueeze(1), -1e20, 1)
-        logits = paddle.put_along_axis(logits, first.unsqueeze(1), true_logits, 1)
-        losses, ctx.probabilities = _loss_and_probabilities(logits, first)
-        ctx.save_for_backward(hidden, true_rows, rows, first)
-        return losses.flatten()
+    def forward(ctx, hidden, own_rows, own_offsets, rows, offsets, hits):
+        own = (hidden * own_rows).sum(axis=1) + own_offsets
+        logits = paddle.matmul(hidden, rows, transpose_y=True)
+        losses, *ctx.kept = _normalize(logits, offsets, own=own, hits=hits)
+        ctx.save_for_backward(hidden, own_rows, rows)
+        return losses
 
     @staticmethod
     def backward(ctx, d_losses):
-        hidden, true_rows, rows, first = ctx.saved_tensor()
-        d_logits = _logit_gradients(ctx.probabilities, first, d_losses)
-        d_true = d_logits[:, :1]
-        d_logits = paddle.put_along_axis(d_logits, first.unsqueeze(1), 0.0, 1)
-        d_hidden = paddle.matmul(d_logits, rows) + d_true * true_rows
+        hidden, own_rows, rows = ctx.saved_tensor()
+        (probabilities, own), ctx.kept = ctx.kept, None
+        d_logits, d_offsets, d_own = _gradients(probabilities, d_losses, own=own)
+        column = d_own.unsqueeze(1)
+        d_hidden = paddle.matmul(d_logits, rows) + column * own_rows
         d_rows = paddle.matmul(d_logits, hidden, transpose_x=True)
-        return d_hidden, d_true * hidden, d_true.flatten(), d_rows, _column_sums(d_logits), None
+        return d_hidden, column * hidden, d_own, d_rows, d_offsets, None
 
 
 def sampled_softmax_losses(
@@ -142,6 +168,7 @@ def sampled_softmax_losses(
     labels: paddle.Tensor,
     negatives: np.ndarray,
     tries: int,
+    sparse: bool = False,
 ) -> paddle.Tensor:
     """Return each token's cross entropy over its own word and the negatives, float32 `[tokens]` in nats.
 
@@ -152,13 +179,13 @@ def sampled_softmax_losses(
         hidden, weight, bias, labels: as for `full_softmax_losses`; only the rows of `weight` that are
             labels or negatives are read.
         negatives, tries: what `log_uniform_sample` returned.
+        sparse: the gradient of `weight` holds only those rows (as of `paddle.nn.Embedding`).
     """
     tokens, vocab_size = labels.shape[0], weight.shape[0]
     negatives = paddle.to_tensor(np.sort(negatives))
     place = paddle.searchsorted(negatives, labels).clip(max=len(negatives) - 1)
-    hits = paddle.where(paddle.gather(negatives, place) == labels, place + 1, paddle.zeros_like(place))
-    # The first negative stands twice: its first place is the column for each token's own word.
-    ids = paddle.concat([labels, negatives[:1], negatives])
-    rows = F.embedding(ids, weight)
+    hits = paddle.where(paddle.gather(negatives, place) == labels, place, paddle.full_like(place, -1))
+    ids = paddle.concat([labels, negatives])
+    rows = F.embedding(ids, weight, sparse=sparse)
     offsets = paddle.gather(bias, ids) - log_expected_count(ids, tries, vocab_size)
     return _SampledSoftmax.apply(hidden, rows[:tokens], offsets[:tokens], rows[tokens:], offsets[tokens:], hits)

@@ -24,9 +24,11 @@ from typing import NamedTuple, Optional
 import numpy as np
 import paddle
 import paddle.distributed as dist
+import paddle.nn.functional as F
+from paddle.nn.clip import get_tensor_from_selected_rows, merge_selected_rows
 
 import checkpoint
-import lstm_step
+import kernels
 from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
 from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
@@ -39,15 +41,56 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
+# Optimizers that leave rows without a gradient alone, so that row-sparse gradients change nothing.
+SPARSE = ("adagrad", "sgd")
+
+
+def row_gradient(table):
+    """Return the row-sparse gradient of a table as `(rows [n], values [n, size])`."""
+    return paddle.to_tensor(table.grad.rows()), get_tensor_from_selected_rows(table.grad)
+
+
+def set_row_gradient(table, rows, values):
+    """Give a table that row-sparse gradient: as the backward pass of a lookup, the only way Paddle makes one."""
+    table.clear_gradient(False)
+    with paddle.enable_grad():
+        F.embedding(rows, table, sparse=True).backward(values)
+
+
 @paddle.no_grad()
 def clip_gradients(parameters, max_norm):
     """Scale all gradients down together if their global norm is above `max_norm`; return the norm before."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [
+        get_tensor_from_selected_rows(merge_selected_rows(p.grad)) if p.grad.is_selected_rows() else p.grad
+        for p in parameters
+    ]
     norm = math.sqrt(float(paddle.add_n([paddle.dot(flat, flat) for flat in map(paddle.flatten, gradients)])))
     if norm > max_norm:
-        for gradient in gradients:
-            gradient.scale_(max_norm / norm)
+        for parameter in parameters:
+            if parameter.grad.is_selected_rows():
+                rows, values = row_gradient(parameter)
+                set_row_gradient(parameter, rows, values * (max_norm / norm))
+            else:
+                parameter.grad.scale_(max_norm / norm)
     return norm
+
+
+@paddle.no_grad()
+def share_row_gradients(parameters):
+    """Average row-sparse gradients over all processes (`paddle.DataParallel` averages the dense ones)."""
+    for table in parameters:
+        if table.grad is not None and table.grad.is_selected_rows():
+            rows, values = row_gradient(table)
+            most = paddle.to_tensor(len(rows))
+            dist.all_reduce(most, op=dist.ReduceOp.MAX)
+            lacking = int(most) - len(rows)  # all processes must send as many: the rest are zeros for row 0
+            rows, values = F.pad(rows, [0, lacking]), F.pad(values, [0, lacking, 0, 0])
+            received = ([], [])
+            for into, part in zip(received, (rows, values)):
+                dist.all_gather(into, part)
+            rows, values = map(paddle.concat, received)
+            set_row_gradient(table, rows, values / dist.get_world_size())
 
 
 def all_reduce_sum(values):
@@ -95,6 +138,8 @@ def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_n
                 (loss * num_steps).backward()
         total += float(loss)
         new_states.append(after)
+    if isinstance(model, paddle.DataParallel):
+        share_row_gradients(model.parameters())
     loss, asked = all_reduce_sum([total, float(stop)])
     loss /= dist.get_world_size()
     norm = clip_gradients(model.parameters(), max_grad_norm)
@@ -204,7 +249,7 @@ def report_start(run, device, found, step):
     if found:
         place = f"epoch {run.epoch(step):.2f}, file {int(found.state['position'][1]) + 1}"
         say(f"going on from {found.path}: step {step}, {place}")
-    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {lstm_step.describe()})")
+    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {kernels.describe()})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(
         f"network     {options.num_layers} layers, embed {options.embed_size}, hidden {options.hidden_size}, "
@@ -320,7 +365,21 @@ def make_model(options, vocabulary):
         options.proj_clip,
         options.dropout,
         options.n_negative_samples_batch if options.sample_softmax else 0,
+        sparse=options.optim in SPARSE,
     )
+
+
+def data_parallel(lm):
+    """Return the model for one of several processes; row-sparse gradients are left to `share_row_gradients`."""
+    tables = []
+    if lm.lstm.sparse:
+        tables = [lm.lstm.embedding] + ([lm.softmax_weight] if lm.n_negative_samples else [])
+    for table in tables:  # what is not trainable at this moment, DataParallel leaves alone
+        table.stop_gradient = True
+    model = paddle.DataParallel(lm)
+    for table in tables:
+        table.stop_gradient = False
+    return model
 
 
 class StopRequest:
@@ -378,7 +437,7 @@ def set_up(options, given):
         init_pretraining_params(None, options.load_pretraining_params, lm)
     if found:
         progress, states = resume(found, lm, optimizer, train_reader, options)
-    model = paddle.DataParallel(lm) if dist.get_world_size() > 1 else lm
+    model = data_parallel(lm) if dist.get_world_size() > 1 else lm
     log = MetricsLog(root / "log", progress["step"]) if dist.get_rank() == 0 else None
     run = Run(options, vocabulary, lm, model, optimizer, train_reader, dev_reader, total_steps, log)
     if log:

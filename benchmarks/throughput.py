@@ -91,14 +91,14 @@ def measure(options, size):
     import numpy as np
     import paddle
 
-    import lstm_step
+    import kernels
     from bilm import BiLM, StepRandom
     from train import make_optimizer, train_step
 
-    print(f"{runtime.SETTINGS}; {lstm_step.describe()}", file=sys.stderr)
+    print(f"{runtime.SETTINGS}; {kernels.describe()}", file=sys.stderr)
     paddle.seed(0)
     samples = size["samples"] if options.softmax == "sampled" else 0
-    lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples)
+    lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples, sparse=True)
     optimizer = make_optimizer("adagrad", 0.2, lm.parameters())
     states, times = None, []
     for number, batch in enumerate(zipf_batches(size, options.iters + 2)):

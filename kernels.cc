@@ -1,0 +1,384 @@
+// The inner loops for CPU; lstmp.py, softmax.py and lac/gru.py have the same functions in Paddle operators.
+//
+// What recurs is independent from row to row and from direction to direction, so each thread takes its own rows of
+// one direction through all steps without ever waiting for another one. The products are those of the MKL that Paddle
+// brings along, one thread each, with weights packed once for all steps; threads come from the same pool as Paddle's
+// (two pools would fight for the cores).
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace {
+
+// ---------------------------------------------------------------- the libraries that Paddle has loaded
+
+using Gemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+using Compute = void (*)(int, int, int, int, int, int, const float*, int, const float*, int, float, float*, int);
+using Pack = void (*)(int, int, int, int, int, int, float, const float*, int, float*);
+
+Gemm gemm;
+Compute gemm_compute;
+Pack gemm_pack;
+float* (*gemm_alloc)(int, int, int, int);
+void (*gemm_free)(float*);
+int (*mkl_max_threads)();
+int (*mkl_set_threads)(int);
+void (*omp_parallel)(void (*)(void*), void*, unsigned, unsigned);
+int (*omp_thread)();
+int (*omp_threads)();
+
+void* open_library(const std::string& path) {
+  void* handle = dlopen(path.c_str(), RTLD_NOW);
+  if (!handle) throw std::runtime_error(dlerror());
+  return handle;
+}
+
+template <typename Function>
+void find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  if (!function) throw std::runtime_error(std::string("Paddle's MKL has no ") + name);
+}
+
+// Run task(0) .. task(count - 1), as many at a time as MKL would use threads, each with one MKL thread.
+void in_parallel(int64_t count, const std::function<void(int64_t)>& task) {
+  struct Work {
+    int64_t count;
+    const std::function<void(int64_t)>& task;
+  } work{count, task};
+  const int64_t threads = std::min<int64_t>(count, mkl_max_threads());
+  const auto run = [](void* argument) {
+    const auto& work = *static_cast<Work*>(argument);
+    const int before = mkl_set_threads(1);
+    for (int64_t k = omp_thread(); k < work.count; k += omp_threads()) work.task(k);
+    mkl_set_threads(before);
+  };
+  omp_parallel(run, &work, static_cast<unsigned>(threads), 0);
+}
+
+constexpr int kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kB = 162;
+constexpr int64_t kPackRows = 4;  // below, packing takes longer than it saves
+
+// A weight [first, second], or its transpose, as the right side of products with `rows` rows.
+class Weight {
+ public:
+  Weight(const float* data, int64_t first, int64_t second, bool transposed, int64_t rows)
+      : data_(data), ld_(second), transposed_(transposed), rows_(rows), in_(transposed ? second : first),
+        out_(transposed ? first : second) {}
+  Weight(const Weight&) = delete;
+  ~Weight() {
+    if (packed_) gemm_free(packed_);
+  }
+  void pack() {
+    if (rows_ < kPackRows) return;
+    packed_ = gemm_alloc(kB, rows_, out_, in_);
+    gemm_pack(kRowMajor, kB, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, data_, ld_, packed_);
+  }
+  // to = from @ weight (+ to), from [rows, in], to [rows, out]
+  void product(const float* from, float* to, bool add) const {
+    const float beta = add ? 1.0f : 0.0f;
+    if (packed_) {
+      gemm_compute(kRowMajor, kNoTrans, kPacked, rows_, out_, in_, from, in_, packed_, ld_, beta, to, out_);
+    } else {
+      gemm(kRowMajor, kNoTrans, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, from, in_, data_,
+                       ld_, beta, to, out_);
+    }
+  }
+
+ private:
+  const float* data_;
+  int64_t ld_;
+  bool transposed_;
+  int64_t rows_, in_, out_;
+  float* packed_ = nullptr;
+};
+
+// ---------------------------------------------------------------- elementwise
+
+// exp by range reduction and a polynomial (coefficients of the Cephes library), about 1e-7 relative.
+// Plain arithmetic without branches, so that the compiler makes vector code of the loops below. NaN stays NaN.
+inline float fast_exp(float x) {
+  x = x > 88.0f ? 88.0f : x;
+  x = x < -87.0f ? -87.0f : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
+  const float n = shifted - 12582912.0f;
+  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits;
+  std::memcpy(&bits, &shifted, 4);
+  bits = (bits + 127 - 0x4b400000) * (1 << 23);
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+inline float tanh_(float x) { return 1.0f - 2.0f / (1.0f + fast_exp(2.0f * x)); }
+inline float clip(float x, float bound) { return x > bound ? bound : (x < -bound ? -bound : x); }
+
+// One row of one step: gates (candidate, input, forget, output) are activated in place.
+void lstm_row(float* __restrict g, const float* __restrict before, float* __restrict next, float* __restrict output,
+              int64_t size, float bound) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float candidate = tanh_(g[k]), in = sigmoid(g[size + k]);
+    const float forget = sigmoid(g[2 * size + k]), out = sigmoid(g[3 * size + k]);
+    const float value = clip(candidate * in + before[k] * forget, bound);
+    g[k] = candidate;
+    g[size + k] = in;
+    g[2 * size + k] = forget;
+    g[3 * size + k] = out;
+    next[k] = value;
+    output[k] = out * tanh_(value);
+  }
+}
+
+// The same backwards: activated gates become their gradients, d_cell that of the cell before; d_bias sums the former.
+void lstm_row_backward(float* __restrict g, const float* __restrict before, const float* __restrict next,
+                       const float* __restrict d_output, float* __restrict d_cell, float* __restrict d_bias,
+                       int64_t size, float bound) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float candidate = g[k], in = g[size + k], forget = g[2 * size + k], out = g[3 * size + k];
+    const float squashed = tanh_(next[k]);
+    float d = d_cell[k] + d_output[k] * out * (1.0f - squashed * squashed);
+    d = (next[k] < bound && next[k] > -bound) ? d : 0.0f;  // a clipped value has no gradient
+    const float d_candidate = d * in * (1.0f - candidate * candidate), d_in = d * candidate * in * (1.0f - in);
+    const float d_forget = d * before[k] * forget * (1.0f - forget);
+    const float d_out = d_output[k] * squashed * out * (1.0f - out);
+    g[k] = d_candidate;
+    g[size + k] = d_in;
+    g[2 * size + k] = d_forget;
+    g[3 * size + k] = d_out;
+    d_bias[k] += d_candidate;
+    d_bias[size + k] += d_in;
+    d_bias[2 * size + k] += d_forget;
+    d_bias[3 * size + k] += d_out;
+    d_cell[k] = d * forget;
+  }
+}
+
+// ---------------------------------------------------------------- the parts that threads take
+
+// Rows from..to of `count` that one of as many tasks as there are threads takes.
+struct Share {
+  int64_t from, to;
+  Share(int64_t count, int64_t task, int64_t tasks) : from(count * task / tasks), to(count * (task + 1) / tasks) {}
+};
+
+// All directions × equal blocks of rows, about one for each thread.
+struct Parts {
+  int64_t directions, blocks, rows;
+  Parts(int64_t directions, int64_t batch) : directions(directions) {
+    const int64_t threads = mkl_max_threads();
+    blocks = std::max<int64_t>(1, std::min(batch / 8, (threads + directions - 1) / directions));
+    while (batch % blocks) --blocks;
+    rows = batch / blocks;
+  }
+  int64_t count() const { return directions * blocks; }
+};
+
+// One weight for each direction, packed by all threads together.
+struct Weights {
+  std::vector<std::unique_ptr<Weight>> all;
+  void add(const float* const* data, int64_t first, int64_t second, bool transposed, const Parts& parts) {
+    for (int64_t d = 0; d < parts.directions; ++d)
+      all.push_back(std::make_unique<Weight>(data[d], first, second, transposed, parts.rows));
+  }
+  void pack() {
+    in_parallel(all.size(), [&](int64_t k) { all[k]->pack(); });
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Find the products and threads of the Paddle whose libraries are in a folder; return null, or why that failed.
+const char* open_libraries(const char* folder) {
+  static std::string why;
+  try {
+    void* mkl = open_library(std::string(folder) + "/libmklml_intel.so");
+    void* omp = open_library(std::string(folder) + "/libiomp5.so");
+    find(mkl, "cblas_sgemm", gemm);
+    find(mkl, "cblas_sgemm_compute", gemm_compute);
+    find(mkl, "cblas_sgemm_pack", gemm_pack);
+    find(mkl, "cblas_sgemm_alloc", gemm_alloc);
+    find(mkl, "cblas_sgemm_free", gemm_free);
+    find(mkl, "MKL_Get_Max_Threads", mkl_max_threads);
+    find(mkl, "MKL_Set_Num_Threads_Local", mkl_set_threads);
+    find(omp, "GOMP_parallel", omp_parallel);
+    find(omp, "omp_get_thread_num", omp_thread);
+    find(omp, "omp_get_num_threads", omp_threads);
+  } catch (const std::exception& error) {
+    why = error.what();
+    return why.c_str();
+  }
+  return nullptr;
+}
+
+// Set how many threads the functions below take; return how many it were.
+int set_threads(int count) { return mkl_set_threads(count); }
+
+// All steps of one LSTM layer. Each array of pointers has one for each direction; weights as in lstmp.py:
+//   input [steps, batch, embed], hidden [batch, embed], cell [batch, size] are read;
+//   hiddens [steps + 1, batch, embed] and cells [held + 1, batch, size] get the first state in front,
+//   gates [held, batch, 4 * size] the activated gates, outputs [held, batch, size] output gate * tanh(cell),
+// where held is `steps`, or 1 without `keep` (no backward pass will follow); then cells ends with the last one.
+void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, float cell_clip,
+                float proj_clip, int64_t keep, const float* const* input, const float* const* gate_w,
+                const float* const* recurrent_w, const float* const* projection_w, const float* const* bias,
+                const float* const* hidden, const float* const* cell, float* const* gates, float* const* hiddens,
+                float* const* cells, float* const* outputs) {
+  const Parts parts(directions, batch);
+  Weights weights;
+  weights.add(gate_w, embed, 4 * size, false, parts);
+  weights.add(recurrent_w, embed, 4 * size, false, parts);
+  weights.add(projection_w, size, embed, false, parts);
+  weights.pack();
+  in_parallel(parts.count(), [&](int64_t part) {
+    const int64_t d = part / parts.blocks, first = part % parts.blocks * parts.rows, rows = parts.rows;
+    const Weight &gate = *weights.all[d], &recurrent = *weights.all[directions + d];
+    const Weight& projection = *weights.all[2 * directions + d];
+    std::memcpy(hiddens[d] + first * embed, hidden[d] + first * embed, rows * embed * sizeof(float));
+    std::memcpy(cells[d] + first * size, cell[d] + first * size, rows * size * sizeof(float));
+    for (int64_t t = 0; t < steps; ++t) {
+      const int64_t held = keep ? t * batch + first : first;
+      const int64_t before = keep ? held : t % 2 * batch + first, after = keep ? held + batch : (t + 1) % 2 * batch + first;
+      float *g = gates[d] + held * 4 * size, *o = outputs[d] + held * size;
+      float *h = hiddens[d] + (t * batch + first) * embed, *next = h + batch * embed;
+      for (int64_t r = 0; r < rows; ++r) std::memcpy(g + r * 4 * size, bias[d], 4 * size * sizeof(float));
+      gate.product(input[d] + (t * batch + first) * embed, g, true);
+      recurrent.product(h, g, true);
+      for (int64_t r = 0; r < rows; ++r)
+        lstm_row(g + r * 4 * size, cells[d] + (before + r) * size, cells[d] + (after + r) * size, o + r * size, size,
+                 cell_clip);
+      projection.product(o, next, false);
+      for (int64_t k = 0; k < rows * embed; ++k) next[k] = clip(next[k], proj_clip);
+    }
+    if (!keep && steps % 2 == 0)
+      std::memcpy(cells[d] + (batch + first) * size, cells[d] + first * size, rows * size * sizeof(float));
+  });
+}
+
+// From the gradients of the outputs, d_outputs [steps, batch, embed], and what `lstm_steps` kept:
+//   gates turn into their gradients before activation, d_projected [steps, batch, embed] gets those of the projection
+//   before its clip, d_input [steps, batch, embed] (null if not wanted) those of the input, d_bias [4 * size] its own.
+void lstm_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, float cell_clip,
+                         float proj_clip, const float* const* d_outputs, const float* const* gate_w,
+                         const float* const* recurrent_w, const float* const* projection_w,
+                         const float* const* hiddens, const float* const* cells, float* const* gates,
+                         float* const* d_projected, float* const* d_input, float* const* d_bias) {
+  const Parts parts(directions, batch);
+  Weights weights;
+  weights.add(gate_w, embed, 4 * size, true, parts);
+  weights.add(recurrent_w, embed, 4 * size, true, parts);
+  weights.add(projection_w, size, embed, true, parts);
+  weights.pack();
+  std::vector<std::vector<float>> sums(parts.count());
+  in_parallel(parts.count(), [&](int64_t part) {
+    const int64_t d = part / parts.blocks, first = part % parts.blocks * parts.rows, rows = parts.rows;
+    const Weight &gate = *weights.all[d], &recurrent = *weights.all[directions + d];
+    const Weight& projection = *weights.all[2 * directions + d];
+    std::vector<float> d_hidden(rows * embed), d_cell(rows * size), d_output(rows * size);
+    sums[part].resize(4 * size);
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      const int64_t row = t * batch + first;
+      float *g = gates[d] + row * 4 * size, *projected = d_projected[d] + row * embed;
+      const float *after = hiddens[d] + (row + batch) * embed, *above = d_outputs[d] + row * embed;
+      for (int64_t k = 0; k < rows * embed; ++k)
+        projected[k] = (after[k] < proj_clip && after[k] > -proj_clip) ? above[k] + d_hidden[k] : 0.0f;
+      projection.product(projected, d_output.data(), false);
+      for (int64_t r = 0; r < rows; ++r)
+        lstm_row_backward(g + r * 4 * size, cells[d] + (row + r) * size, cells[d] + (row + batch + r) * size,
+                          &d_output[r * size], &d_cell[r * size], sums[part].data(), size, cell_clip);
+      recurrent.product(g, d_hidden.data(), false);
+      if (d_input[d]) gate.product(g, d_input[d] + row * embed, false);
+    }
+  });
+  for (int64_t d = 0; d < directions; ++d) {
+    std::copy(sums[d * parts.blocks].begin(), sums[d * parts.blocks].end(), d_bias[d]);
+    for (int64_t block = 1; block < parts.blocks; ++block)
+      for (int64_t k = 0; k < 4 * size; ++k) d_bias[d][k] += sums[d * parts.blocks + block][k];
+  }
+}
+
+// Softmax and cross entropy of each row of logits [rows, columns], which turn into probabilities; bias [columns] is
+// added first. Each array of pointers holds one. The word that a row is about stands
+//   either in column labels[row], and own and hits are null;
+//   or in none: its logit is own[row], which turns into its probability, labels is null, and the column hits[row],
+//   if it is not negative, is left out.
+void softmax_losses(int64_t rows, int64_t columns, float* const* logits, const float* const* bias,
+                    const int64_t* const* labels, float* const* own, const int64_t* const* hits, float* const* losses) {
+  const int64_t tasks = std::min<int64_t>(rows, mkl_max_threads());
+  in_parallel(tasks, [&](int64_t task) {
+    const Share share(rows, task, tasks);
+    for (int64_t row = share.from; row < share.to; ++row) {
+      float* __restrict x = logits[0] + row * columns;
+      const float* __restrict b = bias[0];
+      if (hits[0] && hits[0][row] >= 0) x[hits[0][row]] = -1e30f;
+      float most = own[0] ? own[0][row] : -1e30f, sum = 0.0f;
+#pragma omp simd reduction(max : most)
+      for (int64_t k = 0; k < columns; ++k) {
+        x[k] += b[k];
+        most = x[k] > most ? x[k] : most;
+      }
+      const float shifted = (own[0] ? own[0][row] : x[labels[0][row]]) - most;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t k = 0; k < columns; ++k) {
+        x[k] = fast_exp(x[k] - most);
+        sum += x[k];
+      }
+      if (own[0]) sum += fast_exp(shifted);
+      losses[0][row] = std::log(sum) - shifted;
+      const float scale = 1.0f / sum;
+#pragma omp simd
+      for (int64_t k = 0; k < columns; ++k) x[k] *= scale;
+      if (own[0]) own[0][row] = fast_exp(shifted) * scale;
+    }
+  });
+}
+
+// From the gradients of the losses, d_losses [rows]: probabilities turn into the gradients of the logits, own likewise;
+// those of the bias are added to d_bias [columns].
+void softmax_losses_backward(int64_t rows, int64_t columns, float* const* probabilities, const int64_t* const* labels,
+                             float* const* own, const float* const* d_losses, float* const* d_bias) {
+  const int64_t tasks = std::min<int64_t>(rows, mkl_max_threads());
+  std::vector<std::vector<float>> sums(tasks);
+  in_parallel(tasks, [&](int64_t task) {
+    const Share share(rows, task, tasks);
+    sums[task].resize(columns);
+    float* __restrict sum = sums[task].data();
+    for (int64_t row = share.from; row < share.to; ++row) {
+      float* __restrict x = probabilities[0] + row * columns;
+      const float scale = d_losses[0][row];
+      if (own[0]) {
+        own[0][row] = (own[0][row] - 1.0f) * scale;
+      } else {
+        x[labels[0][row]] -= 1.0f;
+      }
+#pragma omp simd
+      for (int64_t k = 0; k < columns; ++k) {
+        x[k] *= scale;
+        sum[k] += x[k];
+      }
+    }
+  });
+  for (const auto& sum : sums)
+    for (int64_t k = 0; k < columns; ++k) d_bias[0][k] += sum[k];
+}
+
+}  // extern "C"
