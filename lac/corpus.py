@@ -92,12 +92,17 @@ def ends(pieces: Sequence[str]) -> List[int]:
     return np.cumsum([len(piece) for piece in pieces]).tolist()
 
 
+# jieba knows numbers and Latin words in half-width characters only.
+HALF_WIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
+
+
 def cut(text: str) -> List[str]:
-    """Return the tokens of a text as jieba cuts it; joined up they are the text."""
+    """Return the tokens of a text as jieba cuts it in half-width characters; joined up they are the text."""
     import jieba  # loads its dictionary on first use; parsing does without
 
     jieba.setLogLevel(logging.WARNING)
-    return list(jieba.cut(text))
+    places = [0, *ends(list(jieba.cut(text.translate(HALF_WIDTH))))]
+    return [text[start:end] for start, end in zip(places, places[1:])]
 
 
 def project(words: Words, tokens: Sequence[str]) -> List[str]:
