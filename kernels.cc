@@ -81,16 +81,17 @@ class Weight {
     packed_ = gemm_alloc(kB, rows_, out_, in_);
     gemm_pack(kRowMajor, kB, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, data_, ld_, packed_);
   }
-  // to = from @ weight (+ to), from [rows, in], to [rows, out]
-  void product(const float* from, float* to, bool add) const {
+  // to = from @ weight (+ to); the rows of from [rows, in] and to [rows, out] stand `from_ld` and `to_ld` apart
+  void product(const float* from, int64_t from_ld, float* to, int64_t to_ld, bool add) const {
     const float beta = add ? 1.0f : 0.0f;
     if (packed_) {
-      gemm_compute(kRowMajor, kNoTrans, kPacked, rows_, out_, in_, from, in_, packed_, ld_, beta, to, out_);
+      gemm_compute(kRowMajor, kNoTrans, kPacked, rows_, out_, in_, from, from_ld, packed_, ld_, beta, to, to_ld);
     } else {
-      gemm(kRowMajor, kNoTrans, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, from, in_, data_,
-                       ld_, beta, to, out_);
+      gemm(kRowMajor, kNoTrans, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, from, from_ld, data_, ld_, beta,
+           to, to_ld);
     }
   }
+  void product(const float* from, float* to, bool add) const { product(from, in_, to, out_, add); }
 
  private:
   const float* data_;
@@ -168,6 +169,51 @@ void lstm_row_backward(float* __restrict g, const float* __restrict before, cons
     d_bias[2 * size + k] += d_forget;
     d_bias[3 * size + k] += d_out;
     d_cell[k] = d * forget;
+  }
+}
+
+// One row of one step of a GRU: update and reset gate are activated in place, kept = reset gate * state.
+void gru_row_gates(float* __restrict g, const float* __restrict before, float* __restrict kept, int64_t size) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float update = sigmoid(g[k]), reset = sigmoid(g[size + k]);
+    g[k] = update;
+    g[size + k] = reset;
+    kept[k] = reset * before[k];
+  }
+}
+
+// Then the candidate is, and the state moves towards it.
+void gru_row_state(float* __restrict g, const float* __restrict before, float* __restrict next, int64_t size) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float candidate = tanh_(g[2 * size + k]);
+    g[2 * size + k] = candidate;
+    next[k] = before[k] + g[k] * (candidate - before[k]);
+  }
+}
+
+// Backwards in two parts, around the product that gives d_kept. First: candidate and update gate turn into their
+// gradients; d_hidden, that of the new state, loses what went to the candidate.
+void gru_row_state_backward(float* __restrict g, const float* __restrict before, float* __restrict d_hidden,
+                            int64_t size) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float update = g[k], candidate = g[2 * size + k], d = d_hidden[k];
+    g[k] = d * (candidate - before[k]) * update * (1.0f - update);
+    g[2 * size + k] = d * update * (1.0f - candidate * candidate);
+    d_hidden[k] = d * (1.0f - update);
+  }
+}
+
+// Second: the reset gate.
+void gru_row_gates_backward(float* __restrict g, const float* __restrict before, const float* __restrict d_kept,
+                            float* __restrict d_hidden, int64_t size) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float reset = g[size + k];
+    g[size + k] = d_kept[k] * before[k] * reset * (1.0f - reset);
+    d_hidden[k] += d_kept[k] * reset;
   }
 }
 
@@ -379,6 +425,61 @@ void softmax_losses_backward(int64_t rows, int64_t columns, float* const* probab
   });
   for (const auto& sum : sums)
     for (int64_t k = 0; k < columns; ++k) d_bias[0][k] += sum[k];
+}
+
+// All steps of a GRU from a zero state; weights as in lac/gru.py. Each array of pointers has one for each direction:
+//   gate_w [size, 2 * size] and candidate_w [size, size] are read;
+//   gates [steps, batch, 3 * size], what the steps get from their input, turn into activated update, reset, candidate;
+//   kept [steps, batch, size] gets reset gate * state, hiddens [steps + 1, batch, size] the states, zero in front.
+void gru_steps(int64_t directions, int64_t steps, int64_t batch, int64_t size, const float* const* gate_w,
+               const float* const* candidate_w, float* const* gates, float* const* kept, float* const* hiddens) {
+  const Parts parts(directions, batch);
+  Weights weights;
+  weights.add(gate_w, size, 2 * size, false, parts);
+  weights.add(candidate_w, size, size, false, parts);
+  weights.pack();
+  in_parallel(parts.count(), [&](int64_t part) {
+    const int64_t d = part / parts.blocks, first = part % parts.blocks * parts.rows, rows = parts.rows;
+    const Weight &gate = *weights.all[d], &candidate = *weights.all[directions + d];
+    std::fill_n(hiddens[d] + first * size, rows * size, 0.0f);
+    for (int64_t t = 0; t < steps; ++t) {
+      float *g = gates[d] + (t * batch + first) * 3 * size, *k = kept[d] + (t * batch + first) * size;
+      float *h = hiddens[d] + (t * batch + first) * size, *next = h + batch * size;
+      gate.product(h, size, g, 3 * size, true);
+      for (int64_t r = 0; r < rows; ++r) gru_row_gates(g + r * 3 * size, h + r * size, k + r * size, size);
+      candidate.product(k, size, g + 2 * size, 3 * size, true);
+      for (int64_t r = 0; r < rows; ++r) gru_row_state(g + r * 3 * size, h + r * size, next + r * size, size);
+    }
+  });
+}
+
+// From the gradients of the states, d_hiddens [steps, batch, size], and what `gru_steps` kept: gates turn into their
+// gradients before activation.
+void gru_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_t size, const float* const* d_hiddens,
+                        const float* const* gate_w, const float* const* candidate_w, const float* const* hiddens,
+                        float* const* gates) {
+  const Parts parts(directions, batch);
+  Weights weights;
+  weights.add(gate_w, size, 2 * size, true, parts);
+  weights.add(candidate_w, size, size, true, parts);
+  weights.pack();
+  in_parallel(parts.count(), [&](int64_t part) {
+    const int64_t d = part / parts.blocks, first = part % parts.blocks * parts.rows, rows = parts.rows;
+    const Weight &gate = *weights.all[d], &candidate = *weights.all[directions + d];
+    std::vector<float> d_hidden(rows * size), d_kept(rows * size);
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      const int64_t row = t * batch + first;
+      float* g = gates[d] + row * 3 * size;
+      const float *above = d_hiddens[d] + row * size, *before = hiddens[d] + row * size;
+      for (int64_t k = 0; k < rows * size; ++k) d_hidden[k] += above[k];
+      for (int64_t r = 0; r < rows; ++r)
+        gru_row_state_backward(g + r * 3 * size, before + r * size, &d_hidden[r * size], size);
+      candidate.product(g + 2 * size, 3 * size, d_kept.data(), size, false);
+      for (int64_t r = 0; r < rows; ++r)
+        gru_row_gates_backward(g + r * 3 * size, before + r * size, &d_kept[r * size], &d_hidden[r * size], size);
+      gate.product(g, 3 * size, d_hidden.data(), size, true);
+    }
+  });
 }
 
 }  // extern "C"

@@ -37,8 +37,13 @@ from options import Parser, fail
 from reader import InputError
 
 
+def _project(gru, inputs):
+    """Return what all steps of a GRU get from the input: one product."""
+    return F.linear(inputs, gru.input_w, gru.input_b)
+
+
 class _GRUStep(nn.RNNCellBase):
-    """One step of `lac.network.GRU`; its input is projected already."""
+    """One step of `lac.gru.GRU`; its input is projected already."""
 
     def __init__(self, gru):
         super().__init__()
@@ -106,8 +111,8 @@ class Program(nn.Layer):
         for number, block in enumerate(self.tagger.blocks):
             ahead, back = self.gru_loops[2 * number], self.gru_loops[2 * number + 1]
             start = self._zeros(word_ids, block.hidden_size)
-            forward, _ = ahead(block.forward_gru.project(inputs), start)
-            backward, _ = back(_reorder(block.backward_gru.project(inputs), places), start)
+            forward, _ = ahead(_project(block.forward_gru, inputs), start)
+            backward, _ = back(_reorder(_project(block.backward_gru, inputs), places), start)
             inputs = paddle.concat([forward, _reorder(backward, places)], axis=-1)
         emissions = shifted_ends(
             F.linear(inputs, self.tagger.output_w, self.tagger.output_b), lengths, self.tagger.crfw

@@ -8,6 +8,7 @@ from conftest import largest_difference, run_python
 import kernels
 import lstmp
 import softmax
+from lac import gru
 
 
 @pytest.fixture
@@ -85,6 +86,25 @@ def test_extreme_gates_saturate_and_nan_stays_visible(library):
         weights.bias[0] = paddle.to_tensor(bias)
         kept = lstmp._steps_in_cpp([paddle.zeros([1, 2, 1])], weights, hiddens, cells, (3.0, 3.0), True)
         assert np.isnan(kept.hiddens[0][1].numpy()).all()
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("steps, batch, size", [(1, 1, 1), (3, 5, 7), (6, 32, 16)])
+def test_gru_steps_and_gradients(library, threads, steps, batch, size):
+    shapes = (steps, batch, 3 * size), (size, 2 * size), (size, size), (steps, batch, size)
+    flat = random_tensors(*(shape for shape in shapes for _ in range(2)), scale=0.7)
+    gates, gate_w, candidate_w, d_hiddens = (flat[n : n + 2] for n in range(0, 8, 2))
+    before = library.set_threads(threads)
+    try:
+        theirs = gru._steps_in_paddle(gates, gate_w, candidate_w)
+        theirs = [[value.contiguous() for value in values] for values in theirs]
+        ours = gru._steps_in_cpp([gate.clone() for gate in gates], gate_w, candidate_w)
+        assert_same(ours, theirs)
+        activated, _, hiddens = theirs
+        right = list(gru._gradients_in_paddle(d_hiddens, activated, hiddens, gate_w, candidate_w))
+        assert_same(gru._gradients_in_cpp(d_hiddens, activated, hiddens, gate_w, candidate_w), right)
+    finally:
+        library.set_threads(before)
 
 
 @pytest.mark.parametrize("tokens, words, scale", [(1, 1, 1.0), (7, 33, 1.0), (40, 500, 8.0)])

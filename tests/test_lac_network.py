@@ -7,7 +7,8 @@ import pytest
 from conftest import GOLDEN, largest_difference
 
 from bilm import ElmoEncoder, StepRandom, load_encoder
-from lac.network import BiGRU, Tagger, reverse_places
+from lac.gru import BiGRU, reverse_places
+from lac.network import Tagger
 
 LENGTHS = np.array([4, 1, 3])
 
