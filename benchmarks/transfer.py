@@ -10,7 +10,9 @@ Everything is kept in --work (runs/transfer); started again, it goes on with wha
 """
 
 import argparse
+import concurrent.futures
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -32,10 +34,19 @@ FULL = dict(epochs=10, cells=[(500, 3), (2000, 3), (0, 1)])
 QUICK = dict(epochs=1.5, cells=[(500, 1)])
 
 
-def run(*command):
-    """Run a command of the project as a user would; stop at the first that fails."""
+def run(*command, log=None, threads=1):
+    """Run a command of the project as a user would, its output into a file if one is given; return the output."""
     print("$", *command, flush=True)
-    subprocess.run([sys.executable if part == "python" else str(part) for part in command], cwd=ROOT, check=True)
+    command = [sys.executable if part == "python" else str(part) for part in command]
+    settings = dict(cwd=ROOT, env={**os.environ, "MKL_NUM_THREADS": str(threads)}, universal_newlines=True)
+    if log is None:
+        return subprocess.run(command, check=True, **settings)
+    with open(log, "a", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=file, **settings)
+        file.write(done.stdout)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed, see {log}")
+    return done.stdout
 
 
 def fetch(path):
@@ -63,7 +74,7 @@ def write_raw_words(lac, output):
         (folder / "part_00000.txt").write_text("".join(line + "\n" for line in words), encoding="utf-8")
 
 
-def pretrain(work, epochs):
+def pretrain(work, epochs, threads):
     """Train the biLM; a started one is gone on with. Return its checkpoint."""
     words = work / "words"
     if not (words / "vocabulary.txt").exists():
@@ -76,31 +87,37 @@ def pretrain(work, epochs):
         *("--embed_size", 128, "--hidden_size", 512, "--batch_size", 32, "--num_steps", 20, "--shuffle", "true"),
         *("--sample_softmax", "true", "--n_negative_samples_batch", 2000, "--max_epoch", epochs),
         *("--log_interval", 200, "--dev_interval", 1500, "--save_interval", 1500),
+        log=work / "bilm.log",
+        threads=threads,
     )
     return work / "bilm" / (work / "bilm" / "latest").read_text(encoding="utf-8").strip()
 
 
 def cell(work, bilm, lines, seed, elmo):
-    """Train and score one tagger; return its scores on the test part. A finished one is read from its file."""
+    """Train and score one tagger; return its scores on the test part. A finished one is read from its file.
+
+    `bilm` is the future of the biLM's checkpoint: taggers without ELMo need not wait for it.
+    """
     name = f"{lines or 'all'}_seed{seed}_{'elmo' if elmo else 'baseline'}"
     path = work / "cells" / f"{name}.json"
     if not path.exists():
         folder, train = work / "cells" / name, work / "lac" / "train.txt"
+        folder.mkdir(parents=True, exist_ok=True)
         if lines:
             every = train.read_text(encoding="utf-8").split("\n")[:-1]
             chosen = np.random.default_rng(seed).permutation(len(every))[:lines]
-            train = work / "cells" / f"train_{lines}_seed{seed}.txt"
-            train.parent.mkdir(parents=True, exist_ok=True)
+            train = folder / "train.txt"
             train.write_text("".join(every[number] + "\n" for number in sorted(chosen)), encoding="utf-8")
         run(
             *("python", "-m", "lac.train", "--train_data", train, "--dev_data", work / "lac" / "dev_500.txt"),
             *("--label_dict_path", work / "lac" / "tag.dic", "--model_save_dir", folder, "--load_dir", "auto"),
-            *("--random_seed", seed, "--pretrain_elmo_model_path", bilm if elmo else ""),
+            *("--random_seed", seed, "--pretrain_elmo_model_path", bilm.result() if elmo else ""),
+            log=work / "cells" / f"{name}.log",
         )
         test = work / "lac" / "test.txt"
-        command = [sys.executable, "-m", "lac.evaluate", "--model", folder, "--test_data", test, "--json"]
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        path.write_text(done.stdout, encoding="utf-8")
+        evaluate = "python", "-m", "lac.evaluate", "--model", folder, "--test_data", test, "--json"
+        path.write_text(run(*evaluate, log=work / "cells" / f"{name}.log"), encoding="utf-8")
+        print(f"{name}: F1 {100 * json.loads(path.read_text(encoding='utf-8'))['overall']['f1']:.2f}", flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -151,6 +168,12 @@ def plot(points, path):
     figure.savefig(path, dpi=120)
 
 
+def by_size(item):
+    """Sort cells by their number of lines, all of them (0) last, the one without ELMo first."""
+    (lines, elmo), _ = item
+    return lines or float("inf"), elmo
+
+
 def main():
     """Run what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -169,11 +192,15 @@ def main():
     if not (work / "lac" / "dev_500.txt").exists():  # enough to decide when to stop, and sooner read
         lines = (work / "lac" / "dev.txt").read_text(encoding="utf-8").split("\n")[:500]
         (work / "lac" / "dev_500.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    bilm = pretrain(work, plan["epochs"])
-    scores = {}
-    for lines, seeds in plan["cells"]:
-        for elmo in (False, True):
-            scores[lines, elmo] = [cell(work, bilm, lines, seed, elmo) for seed in range(seeds)]
+    cores = os.cpu_count()
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:  # one thread each is more than all threads for one
+        bilm = pool.submit(pretrain, work, plan["epochs"], max(1, cores // 2))
+        futures = {
+            (lines, elmo): [pool.submit(cell, work, bilm, lines, seed, elmo) for seed in range(seeds)]
+            for elmo in (False, True)
+            for lines, seeds in plan["cells"]
+        }
+        scores = {key: [future.result() for future in several] for key, several in sorted(futures.items(), key=by_size)}
     dev = [record for record in read_metrics(work / "bilm" / "log" / "metrics.jsonl") if record["kind"] == "dev"]
     print(report(scores, dev[-1]["perplexity"], work.name))
     print(f"{(time.time() - start) / 60:.0f} minutes, Python {platform.python_version()}")
