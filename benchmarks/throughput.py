@@ -10,19 +10,25 @@ clipping, Adagrad, carried state. The last line is one JSON object:
     of_limit             tokens_per_s / limit_tokens_per_s
     peak_rss_mb
 
+--processes 2 shares the batch and the threads among so many processes (data parallel, through Paddle's launcher).
+--profile trains with train.py's own loop on a text of such words, reader and logs included, and prints where the time
+of a step goes.
 --against FILE.py runs another trainer's script (same sizes as flags, one JSON line with tokens_per_s) in turn
 with this one, A B A B, each in a process of its own, and prints the ratio pair by pair.
 """
 
 import argparse
+import collections
 import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 PRESETS = {
     "tiny": dict(vocab_size=1000, embed=32, hidden=64, batch=8, steps=10, samples=64),
     "mid": dict(vocab_size=20000, embed=256, hidden=1024, batch=64, steps=20, samples=2048),
@@ -85,29 +91,34 @@ def limit(size, columns):
 
 def measure(options, size):
     """Train and return the figures."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(ROOT))
     import runtime  # noqa: I001  before paddle
 
     import numpy as np
     import paddle
+    import paddle.distributed as dist
 
     import kernels
     from bilm import BiLM, StepRandom
-    from train import make_optimizer, train_step
+    from train import choose_device, data_parallel, make_optimizer, train_step
 
+    choose_device(use_gpu=False)
     print(f"{runtime.SETTINGS}; {kernels.describe()}", file=sys.stderr)
     paddle.seed(0)
     samples = size["samples"] if options.softmax == "sampled" else 0
     lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples, sparse=True)
     optimizer = make_optimizer("adagrad", 0.2, lm.parameters())
-    states, times = None, []
+    states, times, processes = None, [], dist.get_world_size()
+    model, rows = (data_parallel(lm) if processes > 1 else lm), size["batch"] // processes
+    mine = slice(rows * dist.get_rank(), rows * (dist.get_rank() + 1))
     for number, batch in enumerate(zipf_batches(size, options.iters + 2)):
         start = time.perf_counter()
-        loss, _, states, _ = train_step(lm, optimizer, batch, states, StepRandom(0, number))
+        batch = [words[mine] for words in batch]
+        loss, _, states, _ = train_step(model, optimizer, batch, states, StepRandom(0, number, mine.start))
         if number >= 2:
             times.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    del lm, optimizer, states
+    del lm, model, optimizer, states
     seconds, flop = limit(size, samples + 1 if samples else size["vocab_size"])
     tokens, median = size["batch"] * size["steps"], float(np.median(times))
     return {
@@ -123,7 +134,120 @@ def measure(options, size):
         "peak_rss_mb": round(peak, 1),
         "loss": round(loss, 4),
         "threads": int(os.environ["MKL_NUM_THREADS"]),
+        "processes": processes,
     }
+
+
+def in_processes(options):
+    """Run this benchmark through Paddle's launcher; return the figures of the first process."""
+    own = ["--preset", options.preset, "--softmax", options.softmax, "--iters", str(options.iters)]
+    threads = str(max(1, options.threads // options.processes))
+    with tempfile.TemporaryDirectory() as logs:
+        launcher = ["paddle.distributed.launch", "--nproc_per_node", str(options.processes), "--log_dir", logs]
+        environment = {**os.environ, "MKL_NUM_THREADS": threads, "PADDLE_DISTRI_BACKEND": "gloo"}
+        command = [sys.executable, "-m", *launcher, __file__, *own]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        output = (Path(logs) / "workerlog.0").read_text(encoding="utf-8")
+    if done.returncode:
+        sys.exit(f"the launcher failed:\n{output[-2000:]}")
+    return json.loads(next(line for line in reversed(output.splitlines()) if line.startswith("{")))
+
+
+class Stopwatch:
+    """Adds up the time spent in functions, without what other watched functions took inside them."""
+
+    def __init__(self):
+        self.seconds, self._inside = collections.Counter(), []
+
+    def watch(self, label, function):
+        def watched(*arguments, **named):
+            start = time.perf_counter()
+            self._inside.append(0.0)
+            try:
+                return function(*arguments, **named)
+            finally:
+                total = time.perf_counter() - start
+                self.seconds[label] += total - self._inside.pop()
+                if self._inside:
+                    self._inside[-1] += total
+
+        return watched
+
+    def watch_all(self, label, owner, *names):
+        for name in names:
+            watched = self.watch(label, getattr(owner, name))
+            setattr(owner, name, staticmethod(watched) if hasattr(owner, "apply") else watched)
+
+
+def profile(options, size):
+    """Train with train.py on a text, and return the milliseconds of a step by what they were spent on."""
+    sys.path.insert(0, str(ROOT))
+    import runtime  # noqa: F401, I001  before paddle
+
+    import numpy as np
+    import paddle
+
+    import bilm
+    import kernels
+    import lstmp
+    import softmax
+    import train
+
+    watch = Stopwatch()
+    watch.watch_all("recurrence and input projection", kernels, "call")
+    watch.watch_all("LSTM weight gradients, copies", lstmp._Steps, "forward", "backward")
+    for layer in (softmax._FullSoftmax, softmax._SampledSoftmax):
+        watch.watch_all("softmax", layer, "forward", "backward")
+    watch.watch_all("softmax", softmax, "_normalize", "_gradients")
+    watch.watch_all("softmax", bilm, "full_softmax_losses", "sampled_softmax_losses", "log_uniform_sample")
+    watch.watch_all("dropout masks", bilm.StepRandom, "keep_mask")
+    watch.watch_all("embedding, rest of the backward pass", paddle.Tensor, "backward")
+    watch.watch_all("clipping", train, "clip_gradients")
+    watch.watch_all("logging", train, "log_training", "say")
+    watch.watch_all("rest of the forward pass and step", train, "train_step")
+    watch.watch_all("optimizer", paddle.optimizer.Adagrad, "step")
+    step = train.train_step
+
+    def counted(*arguments, **named):
+        counted.calls += 1
+        if counted.calls == 3:  # what comes before is not like the rest
+            watch.seconds.clear()
+            counted.start = time.perf_counter()
+        return step(*arguments, **named)
+
+    counted.calls, train.train_step = 0, counted
+    batches = train.BidirectionalReader.__iter__
+
+    def read(reader):
+        made = batches(reader)
+        take = watch.watch("reader", lambda: next(made))
+        while True:
+            yield take()
+
+    train.BidirectionalReader.__iter__ = read
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f"w{number}" for number in range(size["vocab_size"] - 3)]
+        Path(folder, "vocabulary.txt").write_text("\n".join(["<S>", "</S>", "<UNK>", *words]) + "\n", encoding="utf-8")
+        tokens = (options.iters + 3) * size["batch"] * size["steps"]
+        share = 1 / np.arange(1, len(words) + 1)
+        drawn = np.random.default_rng(0).choice(words, tokens, p=share / share.sum())
+        lines = (" ".join(drawn[start : start + 20]) for start in range(0, tokens, 20))
+        Path(folder, "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        flags = dict(
+            vocab_path=f"{folder}/vocabulary.txt", train_path=f"{folder}/text.txt", para_save_dir=f"{folder}/run",
+            cache_dir=f"{folder}/cache", embed_size=size["embed"], hidden_size=size["hidden"], max_epoch=1,
+            batch_size=size["batch"], num_steps=size["steps"], sample_softmax=options.softmax == "sampled",
+            n_negative_samples_batch=size["samples"], log_interval=1, save_interval=10**6, use_gpu="false",
+        )  # fmt: skip
+        save, train.save_checkpoint = train.save_checkpoint, lambda *arguments: None
+        train.main([part for name, value in flags.items() for part in (f"--{name}", str(value))])
+        train.save_checkpoint = save
+    total, steps = time.perf_counter() - counted.start, counted.calls - 2
+    watch.seconds["loop"] = total - sum(watch.seconds.values())
+    rows = {label: 1e3 * seconds / steps for label, seconds in watch.seconds.most_common()}
+    for label, milliseconds in [*rows.items(), ("a step", 1e3 * total / steps)]:
+        print(f"{label:40} {milliseconds:9.2f} ms {100 * milliseconds * steps / (1e3 * total):6.2f} %")
+    return {label: round(milliseconds, 3) for label, milliseconds in rows.items()}
 
 
 def against(options, size):
@@ -164,10 +288,18 @@ def main():
     parser.add_argument("--against", help="another trainer's script")
     parser.add_argument("--python", default=sys.executable, help="interpreter for --against")
     parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="processes that share the batch and the threads")
+    parser.add_argument("--profile", action="store_true", help="print where the time of a step goes")
     options = parser.parse_args()
     os.environ.setdefault("MKL_NUM_THREADS", str(options.threads))
     size = PRESETS[options.preset]
-    print(json.dumps(against(options, size) if options.against else measure(options, size)))
+    if options.against:
+        figures = against(options, size)
+    elif options.processes > 1:
+        figures = in_processes(options)
+    else:
+        figures = (profile if options.profile else measure)(options, size)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

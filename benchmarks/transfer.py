@@ -11,6 +11,7 @@ Everything is kept in --work (runs/transfer); started again, it goes on with wha
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import os
 import platform
@@ -34,19 +35,18 @@ FULL = dict(epochs=10, cells=[(500, 3), (2000, 3), (0, 1)])
 QUICK = dict(epochs=1.5, cells=[(500, 1)])
 
 
-def run(*command, log=None, threads=1):
-    """Run a command of the project as a user would, its output into a file if one is given; return the output."""
+def run(*command, log=None, output=None, threads=1):
+    """Run a command of the project as a user would; what it says goes to a log, what it prints to an output file."""
     print("$", *command, flush=True)
     command = [sys.executable if part == "python" else str(part) for part in command]
-    settings = dict(cwd=ROOT, env={**os.environ, "MKL_NUM_THREADS": str(threads)}, universal_newlines=True)
-    if log is None:
-        return subprocess.run(command, check=True, **settings)
-    with open(log, "a", encoding="utf-8") as file:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=file, **settings)
-        file.write(done.stdout)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed, see {log}")
-    return done.stdout
+    settings = dict(cwd=ROOT, env={**os.environ, "MKL_NUM_THREADS": str(threads)})
+    with contextlib.ExitStack() as files:
+        if log:
+            settings["stdout"] = settings["stderr"] = files.enter_context(open(log, "a", encoding="utf-8"))
+        if output:
+            settings["stdout"] = files.enter_context(open(output, "w", encoding="utf-8"))
+        if subprocess.run(command, **settings).returncode:
+            raise RuntimeError(f"{' '.join(command)} failed" + (f", see {log}" if log else ""))
 
 
 def fetch(path):
@@ -115,8 +115,10 @@ def cell(work, bilm, lines, seed, elmo):
             log=work / "cells" / f"{name}.log",
         )
         test = work / "lac" / "test.txt"
+        unfinished = path.with_suffix(".part")
         evaluate = "python", "-m", "lac.evaluate", "--model", folder, "--test_data", test, "--json"
-        path.write_text(run(*evaluate, log=work / "cells" / f"{name}.log"), encoding="utf-8")
+        run(*evaluate, log=work / "cells" / f"{name}.log", output=unfinished)
+        unfinished.replace(path)
         print(f"{name}: F1 {100 * json.loads(path.read_text(encoding='utf-8'))['overall']['f1']:.2f}", flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
 
