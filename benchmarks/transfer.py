@@ -170,12 +170,6 @@ def plot(points, path):
     figure.savefig(path, dpi=120)
 
 
-def by_size(item):
-    """Sort cells by their number of lines, all of them (0) last, the one without ELMo first."""
-    (lines, elmo), _ = item
-    return lines or float("inf"), elmo
-
-
 def main():
     """Run what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,12 +191,13 @@ def main():
     cores = os.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:  # one thread each is more than all threads for one
         bilm = pool.submit(pretrain, work, plan["epochs"], max(1, cores // 2))
+        plans = [(lines, elmo, seeds) for lines, seeds in plan["cells"] for elmo in (False, True)]
+        plans.sort(key=lambda one: (one[0] == 0, one[1]))  # the longest last, before them what need not wait
         futures = {
             (lines, elmo): [pool.submit(cell, work, bilm, lines, seed, elmo) for seed in range(seeds)]
-            for elmo in (False, True)
-            for lines, seeds in plan["cells"]
+            for lines, elmo, seeds in plans
         }
-        scores = {key: [future.result() for future in several] for key, several in sorted(futures.items(), key=by_size)}
+        scores = {key: [future.result() for future in several] for key, several in futures.items()}
     dev = [record for record in read_metrics(work / "bilm" / "log" / "metrics.jsonl") if record["kind"] == "dev"]
     print(report(scores, dev[-1]["perplexity"], work.name))
     print(f"{(time.time() - start) / 60:.0f} minutes, Python {platform.python_version()}")
