@@ -100,7 +100,8 @@ def measure(options, size):
 
     import kernels
     from bilm import BiLM, StepRandom
-    from train import choose_device, data_parallel, make_optimizer, train_step
+    from gradients import data_parallel
+    from train import choose_device, make_optimizer, train_step
 
     choose_device(use_gpu=False)
     print(f"{runtime.SETTINGS}; {kernels.describe()}", file=sys.stderr)
@@ -138,9 +139,15 @@ def measure(options, size):
     }
 
 
-def in_processes(options):
+def own_flags(options, size):
+    """Return the flags that make another process of this benchmark do the same."""
+    flags = {"preset": options.preset, "softmax": options.softmax, "iters": options.iters, **size}
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+def in_processes(options, size):
     """Run this benchmark through Paddle's launcher; return the figures of the first process."""
-    own = ["--preset", options.preset, "--softmax", options.softmax, "--iters", str(options.iters)]
+    own = own_flags(options, size)
     threads = str(max(1, options.threads // options.processes))
     with tempfile.TemporaryDirectory() as logs:
         launcher = ["paddle.distributed.launch", "--nproc_per_node", str(options.processes), "--log_dir", logs]
@@ -252,7 +259,7 @@ def profile(options, size):
 
 def against(options, size):
     """Run this benchmark and another script in turn; print the ratio of tokens/s of each pair."""
-    own = ["--preset", options.preset, "--softmax", options.softmax, "--iters", options.iters]
+    own = own_flags(options, size)
     flags = [f"--{name}={value}" for name, value in size.items()] + [f"--softmax={options.softmax}"]
     flags += [f"--iters={options.iters}", f"--threads={options.threads}", f"--layers={LAYERS}"]
     ratios = []
@@ -290,13 +297,15 @@ def main():
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--processes", type=int, default=1, help="processes that share the batch and the threads")
     parser.add_argument("--profile", action="store_true", help="print where the time of a step goes")
+    for name in PRESETS["mid"]:
+        parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
     options = parser.parse_args()
     os.environ.setdefault("MKL_NUM_THREADS", str(options.threads))
-    size = PRESETS[options.preset]
+    size = {name: getattr(options, name) or value for name, value in PRESETS[options.preset].items()}
     if options.against:
         figures = against(options, size)
     elif options.processes > 1:
-        figures = in_processes(options)
+        figures = in_processes(options, size)
     else:
         figures = (profile if options.profile else measure)(options, size)
     print(json.dumps(figures))

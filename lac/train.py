@@ -49,7 +49,8 @@ from metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
 from options import OptionError, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import InputError, Vocabulary
-from train import StopRequest, TrainingError, all_reduce_sum, check_writable, choose_device, versions
+from gradients import all_reduce_sum
+from train import StopRequest, TrainingError, check_writable, choose_device, versions
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
