@@ -107,7 +107,9 @@ def measure(options, size):
     print(f"{runtime.SETTINGS}; {kernels.describe()}", file=sys.stderr)
     paddle.seed(0)
     samples = size["samples"] if options.softmax == "sampled" else 0
-    lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples, sparse=True)
+    lm = BiLM(
+        size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples, sparse=not options.dense
+    )
     optimizer = make_optimizer("adagrad", 0.2, lm.parameters())
     states, times, processes = None, [], dist.get_world_size()
     model, rows = (data_parallel(lm) if processes > 1 else lm), size["batch"] // processes
@@ -296,6 +298,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="interpreter for --against")
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--processes", type=int, default=1, help="processes that share the batch and the threads")
+    parser.add_argument("--dense", action="store_true", help="dense gradients of the word tables")
     parser.add_argument("--profile", action="store_true", help="print where the time of a step goes")
     for name in PRESETS["mid"]:
         parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
