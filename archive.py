@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO, Iterator, Optional, Union
+from typing import BinaryIO, Callable, Iterator, Optional, Union
 
 from checkpoint import MODEL_FILE
 from metrics import Progress, say
@@ -310,14 +310,7 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
     beside = folder.with_name(folder.name + ".unpacking")
     shutil.rmtree(beside, ignore_errors=True)  # left over from a killed process
     try:
-        with _writing(beside):
-            beside.mkdir(parents=True)
-        try:
-            _extract(archive, beside, name)
-        except InputError:
-            raise
-        except Exception as error:  # a damaged archive raises nearly anything; all of it means the same here
-            raise InputError(f"{name}: not a .tar.gz archive, or a damaged one: {error}")
+        extract(archive, beside, name)
         _model_folder(beside, name)
         with _writing(folder):
             os.rename(beside, folder)
@@ -325,7 +318,19 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _extract(archive: Path, folder: Path, name: str) -> None:
+def extract(archive: Path, folder: Path, name: str, wanted: Callable[[str], bool] = lambda member_name: True) -> None:
+    """Unpack the wanted members of any `.tar.gz` into a new folder; arguments and errors as of `unpack`."""
+    with _writing(folder):
+        folder.mkdir(parents=True)
+    try:
+        _extract(archive, folder, name, wanted)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive raises nearly anything; all of it means the same here
+        raise InputError(f"{name}: not a .tar.gz archive, or a damaged one: {error}")
+
+
+def _extract(archive: Path, folder: Path, name: str, wanted: Callable[[str], bool]) -> None:
     total = 0
     with gzip.open(archive) as stream:
         source = _Guarded(stream)
@@ -343,7 +348,8 @@ def _extract(archive: Path, folder: Path, name: str) -> None:
                 if objection:
                     raise InputError(f"{name}: refused, nothing is unpacked: member {member.name!r} {objection}")
                 source.left = member.size + MAX_HEADER
-                _extract_member(tar, member, target)
+                if wanted(member.name):
+                    _extract_member(tar, member, target)
         # Only at its end does gzip compare the checksum.
         while source.read(BLOCK):
             pass

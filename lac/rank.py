@@ -1,0 +1,96 @@
+"""The released network that weighs words: 0 (says nothing) to 3 (what the text is about).
+
+Word and tag of each token → an LSTM from the first word to the last and one from the last to the first → two linear
+layers → the weight. The LSTMs have peepholes, that is, the gates see the cell (Gers and Schmidhuber 2000):
+
+    i, f = sigmoid(g_i + w_i · c_before), sigmoid(g_f + w_f · c_before)
+    c = f · c_before + i · tanh(g_c),   o = sigmoid(g_o + w_o · c),   h = o · tanh(c)
+
+with g = x W_x + h_before W, columns in the order candidate, input, forget, output.
+"""
+
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from lac.gru import reorder, reverse_places
+from pretrained import PretrainedError, read_fluid_variable
+
+NAMES = [f"{kind}.{part}" for kind in ("fc_0", "fc_1", "fc_2", "fc_3", "lstm_0", "lstm_1") for part in ("w_0", "b_0")]
+BATCH_TOKENS = 8192
+
+
+class Ranker:
+    """The network; its sizes are those of its files.
+
+    Args:
+        variables: arrays by the release's names.
+    """
+
+    def __init__(self, variables: Dict[str, np.ndarray]):
+        self.variables = {name: paddle.to_tensor(array.astype(np.float32)) for name, array in variables.items()}
+        self.size = variables["lstm_0.w_0"].shape[0]
+
+    @classmethod
+    def from_fluid(cls, folder: Path) -> "Ranker":
+        """Return the network of a folder of Fluid variables."""
+        names = ["word_emb", "embedding_1.w_0", *NAMES]
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise PretrainedError(f"{folder}: missing {', '.join(missing)}")
+        return cls({name: read_fluid_variable(folder / name) for name in names})
+
+    def weights(
+        self, words: Sequence[np.ndarray], tags: Sequence[np.ndarray], pad: Callable[[Sequence[np.ndarray]], np.ndarray]
+    ) -> List[np.ndarray]:
+        """Return a weight for each token of each sentence.
+
+        Args:
+            words, tags: ids, int64 `[tokens]` for each sentence.
+            pad: makes one array of several, zero behind each.
+        """
+        lengths = np.array([len(ids) for ids in words])
+        found: List[np.ndarray] = [np.zeros(0, np.int64)] * len(words)
+        order, start = np.argsort(-lengths, kind="stable"), 0
+        while start < len(order):
+            several = order[start : start + max(1, BATCH_TOKENS // int(lengths[order[start]]))]
+            start += len(several)
+            batch = self._batch(
+                pad([words[number] for number in several]), pad([tags[number] for number in several]), lengths[several]
+            )
+            for number, row in zip(several, batch):
+                found[number] = row[: lengths[number]]
+        return found
+
+    @paddle.no_grad()
+    def _batch(self, words, tags, lengths):
+        v = self.variables
+        embedded = [
+            F.embedding(paddle.to_tensor(ids.T), v[n]) for ids, n in ((words, "word_emb"), (tags, "embedding_1.w_0"))
+        ]
+        inputs = paddle.concat(embedded, axis=-1)
+        reverse = reverse_places(words.shape[1], paddle.to_tensor(lengths))
+        gates = [F.linear(inputs, v[f"fc_{n}.w_0"], v[f"fc_{n}.b_0"].flatten()) for n in (0, 1)]
+        ahead, back = self._steps(paddle.stack([gates[0], reorder(gates[1], reverse)], axis=1))
+        states = paddle.concat([ahead, reorder(back, reverse)], axis=-1)
+        hidden = F.relu(F.linear(states, v["fc_2.w_0"], v["fc_2.b_0"].flatten()))
+        return F.linear(hidden, v["fc_3.w_0"], v["fc_3.b_0"].flatten()).argmax(axis=-1).numpy().T
+
+    def _steps(self, gates):
+        """Run both directions `[steps, 2, batch, 4·size]` from zero states; return `[steps, batch, size]` of each."""
+        v, size = self.variables, self.size
+        weight = paddle.stack([v["lstm_0.w_0"], v["lstm_1.w_0"]])
+        bias = paddle.stack([v["lstm_0.b_0"].flatten(), v["lstm_1.b_0"].flatten()]).unsqueeze(1)
+        bias, peephole_i, peephole_f, peephole_o = paddle.split(bias, [4 * size, size, size, size], axis=-1)
+        hidden = cell = paddle.zeros([2, gates.shape[2], size])
+        hiddens = []
+        for gate in paddle.unbind(gates + bias):
+            candidate, in_gate, forget_gate, out_gate = paddle.split(gate + paddle.matmul(hidden, weight), 4, axis=-1)
+            in_gate, forget_gate = F.sigmoid(in_gate + peephole_i * cell), F.sigmoid(forget_gate + peephole_f * cell)
+            cell = forget_gate * cell + in_gate * paddle.tanh(candidate)
+            hidden = F.sigmoid(out_gate + peephole_o * cell) * paddle.tanh(cell)
+            hiddens.append(hidden)
+        return paddle.unbind(paddle.stack(hiddens), axis=1)
