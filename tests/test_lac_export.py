@@ -61,7 +61,9 @@ def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
     (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     predict.main(["--model", str(tmp_path / "out"), str(tmp_path / "text.txt")])
     printed = capsysbinary.readouterr().out.decode("utf-8")
-    assert printed == "".join(line + "\n" for line in predict.predict(model, lines, "text"))
+    tagged = (zip(*words) for words in tagging.tag_lines(model, lines))
+    expected = [" ".join(f"{word}/{tag}" for word, tag in words if not word.isspace()) for words in tagged]
+    assert printed == "".join(line + "\n" for line in expected)
 
 
 def test_what_cannot_be_exported_or_loaded_is_named(tmp_path, capsys):

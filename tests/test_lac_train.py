@@ -391,24 +391,24 @@ def test_a_line_is_tagged_the_same_alone_and_among_others(trained):
     model = tagging.load(trained)
     text = [line.split("\t")[2] for line in (DATA / "dev.txt").read_text(encoding="utf-8").splitlines()]
     lines = ["".join(token.rsplit("/", 1)[0] for token in line.split()) for line in text][:20]
-    together = predict.tag_lines(model, lines)
-    assert together == [predict.tag_lines(model, [line])[0] for line in lines]
-    assert together == predict.tag_lines(model, lines[::-1])[::-1]
+    together = tagging.tag_lines(model, lines)
+    assert together == [tagging.tag_lines(model, [line])[0] for line in lines]
+    assert together == tagging.tag_lines(model, lines[::-1])[::-1]
 
 
 def test_every_word_is_given_out_whatever_the_tags():
     tokens, tags = ["大", "桥", "的", "上", "下"], ["n-I", "n-E", "O", "f-B", "v-I"]
-    assert predict.join(tokens, tags) == (["大桥", "的", "上", "下"], ["n", "O", "f", "v"])
+    assert tagging.join(tokens, tags) == (["大桥", "的", "上", "下"], ["n", "O", "f", "v"])
 
 
 def test_ten_thousand_words_are_tagged_in_bounded_memory(trained):
     script = f"""if 1:
         import runtime, resource
-        from lac import model, predict
+        from lac import model
         tagger = model.load({str(trained)!r})
-        predict.tag_lines(tagger, ["上海"])
+        model.tag_lines(tagger, ["上海"])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        words, tags = predict.tag_lines(tagger, ["上海的房价平稳，" * 2000])[0]
+        words, tags = model.tag_lines(tagger, ["上海的房价平稳，" * 2000])[0]
         more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         print(len("".join(words)), more // 1024)"""
     done = run_python("-c", script)

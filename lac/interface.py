@@ -1,0 +1,120 @@
+"""The interface of LAC 2.1: `from lac import LAC`."""
+
+import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
+
+from typing import List, NamedTuple, Optional, Sequence, Union
+
+from lac import custom, release
+from lac import model as tagging
+from reader import InputError
+
+# So many texts are in work at a time.
+TEXTS_AT_A_TIME = 2048
+
+
+class Words(NamedTuple):
+    """The words of a text; joined up they are the text. `weights` is None but in mode rank."""
+
+    words: List[str]
+    tags: List[str]
+    weights: Optional[List[int]]
+
+
+def join_characters(text: str, tags: Sequence[str], weights: Optional[Sequence[int]]) -> Words:
+    """Return the words that characters and their tags make up.
+
+    A word starts where a tag ends in B or S, and at the start of the text. Its type is that of its last character,
+    its weight the largest of its characters.
+    """
+    words, kinds, most = [], [], None if weights is None else []
+    start = 0
+    for end in range(1, len(text) + 1):
+        if end == len(text) or tags[end][-1] in "BS":
+            words.append(text[start:end])
+            kinds.append(release.kind(tags[end - 1]))
+            if weights is not None:
+                most.append(max(weights[start:end]))
+            start = end
+    return Words(words, kinds, most)
+
+
+class LAC:
+    """A tagger with the interface of LAC 2.1, for the released models and for those trained here.
+
+    Args:
+        model_path: a folder: of a released model, of the unpacked package's models, or of a run of `lac.train`.
+            None: the released ones, which `lac.release` gets.
+        mode: "lac" (words and tags), "seg" (words) or "rank" (words, tags and weights). A model trained here has no
+            weights.
+        use_cuda: not used any more (a GPU is used if Paddle has one).
+    """
+
+    def __init__(self, model_path: Optional[str] = None, mode: str = "lac", use_cuda: bool = False):
+        if mode not in release.MODES:
+            raise ValueError(f"mode must be one of {', '.join(release.MODES)}, got {mode!r}")
+        self.mode, self.items = mode, custom.no_items()
+        if model_path is None or release.is_release(model_path):
+            self.release, self.model = release.load(model_path, mode), None
+        elif mode == "rank":
+            raise InputError(f"{model_path} was trained here, so it has no weights; mode rank is for released models")
+        else:
+            self.release, self.model = None, tagging.load(model_path)
+
+    def load_customization(self, customization_file: str, sep: Optional[str] = None) -> None:
+        """Take the items of a file, one a line, in place of those so far; see `lac/custom.py`.
+
+        Args:
+            sep: what stands between the pieces of an item; None: white space.
+        """
+        self.items = custom.read(customization_file, sep)
+
+    def add_word(self, word: str, sep: Optional[str] = None) -> None:
+        """Add one item, as a line of a customization file."""
+        if not isinstance(word, str):
+            raise TypeError(f"add_word takes a string, got {type(word).__name__}")
+        custom.add(self.items, word, sep)
+
+    def tag(self, texts: Sequence[str]) -> List[Words]:
+        """Return the words of texts, in their order."""
+        if self.release:
+            tagged = release.tag_characters(self.release, texts)
+        else:
+            tagged = [_characters(*words) for words in tagging.tag_lines(self.model, texts)]
+        return [
+            join_characters(text, custom.apply(self.items, text, one.tags), one.weights)
+            for text, one in zip(texts, tagged)
+        ]
+
+    def run(self, texts: Union[str, Sequence[str]]) -> list:
+        """Tag a text or several.
+
+        Args:
+            texts: a string, or a list of strings, which is left as it is.
+
+        Returns:
+            of a string: in mode seg the list of its words, in mode lac `[words, tags]`, in mode rank
+            `[words, tags, weights]`; of a list: a list of such answers, in the same order, an empty text's too.
+
+        Raises:
+            TypeError: neither a string nor a list of strings.
+        """
+        if isinstance(texts, str):
+            return self.run([texts])[0]
+        if not isinstance(texts, (list, tuple)):
+            raise TypeError(f"run takes a string or a list of strings, got {type(texts).__name__}")
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"run takes strings; number {number} of the list is {type(text).__name__}")
+        answers = []
+        for start in range(0, len(texts), TEXTS_AT_A_TIME):
+            for found in self.tag(texts[start : start + TEXTS_AT_A_TIME]):
+                answer = [found.words, found.tags, found.weights]
+                answers.append(answer[0] if self.mode == "seg" else answer[: 3 if self.mode == "rank" else 2])
+        return answers
+
+
+def _characters(words, tags):
+    """Return the tag of each character of words."""
+    return release.Tagged(
+        [f"{tag}-{'I' if n else 'B'}" for word, tag in zip(words, tags) for n in range(len(word))], None
+    )

@@ -1,0 +1,195 @@
+"""lac/release.py, rank.py, custom.py, interface.py: Baidu's released models against what the official program answers.
+
+The models are in the source package `LAC` 2.1.2, which pip gets; without it the tests that need them are skipped.
+"""
+
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_python
+
+from lac import LAC, custom, release
+from lac.interface import join_characters
+from pretrained import PretrainedError
+from reader import InputError
+
+GOLDEN = ROOT / "tests" / "golden" / "lac_release"
+
+
+def golden(name):
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def models():
+    try:
+        return release.fetch()
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def lac(models):
+    return {mode: LAC(str(models), mode) for mode in release.MODES}
+
+
+OFFICIAL = golden("official.json")
+EXPECTED = {
+    "lac": [[one["words"], one["tags"]] for one in OFFICIAL],
+    "seg": [one["seg"] for one in OFFICIAL],
+    "rank": [[one["words"], one["tags"], one["rank"]] for one in OFFICIAL],
+}
+
+
+@pytest.mark.parametrize("mode", release.MODES)
+def test_answers_are_the_official_ones_alone_and_together(lac, mode):
+    texts = [one["text"] for one in OFFICIAL]
+    copy = list(texts)
+    assert lac[mode].run(texts) == EXPECTED[mode] and texts == copy and len(texts) == 53
+    assert [lac[mode].run(text) for text in texts] == EXPECTED[mode]
+
+
+def test_customized_answers_are_the_official_ones(models):
+    lac = LAC(str(models))
+    lac.load_customization(str(GOLDEN / "custom.txt"))
+    expected = golden("customized.json")
+    assert lac.run([one["text"] for one in expected]) == [[one["words"], one["tags"]] for one in expected]
+    assert lac.run([one["text"] for one in OFFICIAL]) != EXPECTED["lac"]
+
+
+def test_a_word_can_be_added_and_cut(models):
+    lac = LAC(str(models))
+    lac.add_word("春天的花/PLANT 开")
+    words, tags = lac.run("春天的花开秋天的风")
+    assert words[:2] == ["春天的花", "开"] and tags[0] == "PLANT"
+    lac.add_word("秋天|的风/WIND", sep="|")
+    assert LAC.run(lac, "秋天的风")[1][-1] == "WIND"
+
+
+def test_items_are_applied_where_they_end_further_right_than_the_last():
+    items = custom.no_items()
+    for line in ("ab/X", "b/Y", "bcd/Z", "c"):
+        custom.add(items, line)
+    assert list(items.by_text) == ["ab", "b", "bcd"]  # a single character without a type says nothing
+    assert custom.apply(items, "abcd", ["n-B", "n-I", "n-I", "n-I"]) == ["X-B", "Z-B", "Z-I", "Z-I"]
+    assert custom.apply(items, "abe", ["n-B", "n-I", "n-I"]) == ["X-B", "X-I", "n-B"]
+
+
+def random_texts(count, seed):
+    """Return texts of characters from all over Unicode, half surrogates, NUL and line ends among them."""
+    rng = np.random.default_rng(seed)
+    ranges = [(0, 0x80), (0x300, 0x370), (0x4E00, 0x9FFF), (0xD800, 0xE000), (0xFF00, 0xFFF0), (0x1F300, 0x1F700)]
+    texts = []
+    for _ in range(count):
+        picked = [ranges[number] for number in rng.integers(0, len(ranges), rng.integers(0, 40))]
+        texts.append("".join(chr(rng.integers(*bounds)) for bounds in picked))
+    return texts
+
+
+@pytest.mark.parametrize("mode", release.MODES)
+def test_words_of_any_text_join_up_to_it(lac, mode):
+    texts = random_texts(300, release.MODES.index(mode)) + ["👨‍👩‍👧", "e\u0301", "\ud83d", "\x00", "\n", " ", ""]
+    answers = lac[mode].tag(texts)
+    assert ["".join(found.words) for found in answers] == texts
+    assert all(len(found.words) == len(found.tags) for found in answers)
+    assert all("" not in found.words for found in answers)
+
+
+def test_a_long_text_and_many_empty_ones(lac):
+    text = "今天天气很好，我们去公园散步。" * 4000
+    words, tags = lac["lac"].run(text)
+    assert "".join(words) == text and len(words) == len(tags)
+    short, _ = lac["lac"].run("今天天气很好，我们去公园散步。" * 3)
+    assert words[: len(short) - 8] == short[:-8]
+    assert lac["lac"].run([""] * 100_000) == [[[], []]] * 100_000
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [(5, "got int"), (b"x", "got bytes"), (None, "got NoneType"), (["a", 3], "number 1 of the list is int")],
+)
+def test_wrong_types_are_named(lac, texts, message):
+    with pytest.raises(TypeError, match=message):
+        lac["lac"].run(texts)
+
+
+def test_words_start_at_b_and_s_and_take_the_last_type_and_the_largest_weight():
+    found = join_characters("abcdef", ["x-I", "y-I", "x-B", "z-S", "z-E", "w-B"], [0, 2, 1, 0, 3, 1])
+    assert found == (["ab", "c", "de", "f"], ["y", "x", "z", "w"], [2, 1, 3, 1])
+    assert join_characters("", [], None) == ([], [], None)
+
+
+def test_from_the_command_line(models):
+    text = "百度是一家高科技公司\n\n"
+    expected = {
+        "lac": "百度/ORG 是/v 一家/m 高科技/n 公司/n",
+        "seg": "百度 是 一家 高科技 公司",
+        "rank": "百度/ORG/3 是/v/0 一家/m/2 高科技/n/3 公司/n/1",
+    }
+    for mode, line in expected.items():
+        done = run_python("-m", "lac.predict", "--mode", mode, input=text)
+        assert (done.returncode, done.stdout) == (0, line + "\n\n"), done.stderr
+    done = run_python("-m", "lac.predict", "--mode", "rank", "--format", "json", input="百度公司")
+    record = json.loads(done.stdout)
+    assert list(record) == ["words", "tags", "weights"] and "".join(record["words"]) == "百度公司"
+
+
+OTHER_SIZES = b"[NETWORK_CONFIG]\nword_emb_dim = 7\ngrnn_hidden_dim = 128\nbigru_num = 2\n"
+
+
+@pytest.fixture
+def broken(models, tmp_path):
+    shutil.copytree(models / "lac_model", tmp_path / "lac_model")
+    return tmp_path / "lac_model"
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        ("model/crfw", None, "crfw: no such file"),
+        ("model/fc_1.w_0", None, "missing fc_1.w_0"),
+        ("model/word_emb", 1000, "word_emb: shape .* needs .* bytes of numbers, found"),
+        ("conf/word.dic", 5000, "word.dic: line|no token OOV"),
+        ("conf/tag.dic", 30, "tag.dic: line|its dictionary has"),
+        ("conf/args.ini", None, "args.ini"),
+        (
+            "conf/args.ini",
+            b"[NETWORK_CONFIG]\nword_emb_dim = 7\ngrnn_hidden_dim = 128\nbigru_num = 2\n",
+            "word_emb_dim is 7",
+        ),
+    ],
+)
+def test_what_is_missing_or_cut_short_is_named(broken, name, change, message):
+    path = broken / name
+    if change is None:
+        path.unlink()
+    elif isinstance(change, int):
+        path.write_bytes(path.read_bytes()[:change])
+    else:
+        path.write_bytes(change)
+    with pytest.raises((InputError, PretrainedError), match=message):
+        release.load(broken)
+
+
+def test_only_the_models_are_unpacked_and_bad_archives_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree = tmp_path / "tree" / "LAC-2.1.2"
+    for mode in release.MODES:
+        (tree / "LAC" / f"{mode}_model" / "conf").mkdir(parents=True)
+        (tree / "LAC" / f"{mode}_model" / "conf" / "args.ini").write_text("x")
+    (tree / "setup.py").write_text("raise SystemExit('executed')")
+    archive = tmp_path / "LAC.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tree, "LAC-2.1.2")
+    folder = release.fetch(str(archive))
+    assert sorted(path.name for path in folder.iterdir()) == ["lac_model", "rank_model", "seg_model"]
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tree, "../LAC-2.1.2")
+    with pytest.raises(InputError, match="leads out of the folder"):
+        release.fetch(str(archive))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="not the package LAC==2.1.2"):
+        release.fetch(str(tmp_path / "empty"))
