@@ -106,19 +106,7 @@ def _download(folder: str) -> Path:
     constraint = Path(folder, "constraint.txt")
     constraint.write_text("setuptools<81\n", encoding="utf-8")
     environment = {**os.environ, "PIP_CONSTRAINT": str(constraint), "PIP_BUILD_CONSTRAINT": str(constraint)}
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        PACKAGE,
-        "-d",
-        folder,
-    ]
+    download = ["pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", PACKAGE, "-d", folder]
     output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     done = subprocess.run([sys.executable, "-m", *download], env=environment, **output)
     found = sorted(Path(folder).glob("*.tar.gz"))
