@@ -74,6 +74,24 @@ class LAC:
             raise TypeError(f"add_word takes a string, got {type(word).__name__}")
         custom.add(self.items, word, sep)
 
+    def train(self, model_save_dir: str, train_data: str, test_data: Optional[str] = None, **options) -> None:
+        """Train a released model on and go on with the result.
+
+        Args:
+            model_save_dir: folder of the new model.
+            train_data, test_data: files of lines `word/tag word/tag …`, in mode seg `word word …`.
+            options: `epochs`, `batch_size`, `learning_rate`, `seed`, see `lac/finetune.py`.
+
+        Raises:
+            InputError: a line that cannot be used (names file and line), or a folder that cannot be written.
+        """
+        from lac.finetune import finetune  # which uses this module
+
+        if self.release is None:
+            raise InputError("this model was trained here; go on with: python -m lac.train --load_dir")
+        finetune(self.release, [train_data], model_save_dir, [test_data] if test_data else None, **options)
+        self.release = release.load(model_save_dir, self.mode)
+
     def tag(self, texts: Sequence[str]) -> List[Words]:
         """Return the words of texts, in their order."""
         if self.release:

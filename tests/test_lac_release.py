@@ -8,10 +8,12 @@ import shutil
 import tarfile
 
 import numpy as np
+import paddle
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, largest_difference, run_python
 
-from lac import LAC, custom, release
+from bilm import ElmoEncoder
+from lac import LAC, custom, finetune, release
 from lac.interface import join_characters
 from pretrained import PretrainedError
 from reader import InputError
@@ -193,3 +195,60 @@ def test_only_the_models_are_unpacked_and_bad_archives_refused(tmp_path, monkeyp
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not the package LAC==2.1.2"):
         release.fetch(str(tmp_path / "empty"))
+
+
+def test_a_saved_model_is_read_as_it_was(lac, tmp_path):
+    finetune.save(lac["lac"].release, tmp_path / "copy")
+    again = LAC(str(tmp_path / "copy"))
+    assert again.run([one["text"] for one in OFFICIAL]) == EXPECTED["lac"]
+    with pytest.raises(InputError, match="copy is not empty"):
+        finetune.save(lac["lac"].release, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("mode, line", [("lac", "喵星球/LOC 的/u 汪汪/PER 来/v 了/u"), ("seg", "喵 星球的 汪 汪来 了")])
+def test_training_on_teaches_a_model_new_lines(models, tmp_path, mode, line):
+    (tmp_path / "mine.txt").write_text((line + "\n") * 4, encoding="utf-8")
+    lac = LAC(str(models / f"{mode}_model"), mode)
+    expected = [item.rpartition("/") for item in line.split()]
+    words = [word or kind for word, _, kind in expected]
+    text = "".join(words)
+    right = words if mode == "seg" else [words, [kind for _, _, kind in expected]]
+    assert lac.run(text) != right
+    lac.train(str(tmp_path / "new"), str(tmp_path / "mine.txt"), str(tmp_path / "mine.txt"), epochs=40, batch_size=2)
+    assert lac.run(text) == right == LAC(str(tmp_path / "new"), mode).run(text)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("图灵/XYZ 在/p", "line 2: unknown type 'XYZ'; the model has LOC"),
+        ("图灵 在/p", "line 2: expected word/tag, found '图灵'"),
+    ],
+)
+def test_lines_that_cannot_be_trained_on_are_named(lac, tmp_path, line, message):
+    (tmp_path / "mine.txt").write_text("在/p\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        lac["lac"].train(str(tmp_path / "new"), str(tmp_path / "mine.txt"))
+
+
+def test_with_an_elmo_mix_the_first_answers_are_the_released_ones(models):
+    folder = models / "lac_model"
+    plain = release.load(folder)
+    encoder = ElmoEncoder(50, 8, 16)
+    tagger = release.make_tagger(folder, len(plain.ids), len(plain.model.tags), encoder=encoder)
+    rng = np.random.default_rng(0)
+    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (len(plain.ids), 50))
+    lengths = paddle.to_tensor([9, 4, 7])
+    inside = np.arange(9) < lengths.numpy()[:, None]
+    mine, right = (t.numpy()[inside] for t in (tagger(words, lengths, elmo), plain.model.tagger(words, lengths)))
+    assert largest_difference(mine, right) < 1e-5
+    tagger.train()
+    tagger.costs(words, lengths, paddle.to_tensor(rng.integers(0, 49, (3, 9))), elmo).sum().backward()
+    assert float(tagger.blocks[0].forward_gru.input_w.grad[:16].abs().max()) > 0  # the new columns can be trained
+
+
+def test_readmes_example_runs(models, capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = next(part for part in text.split("```python\n")[1:] if part.startswith("from lac import LAC"))
+    exec(compile(block.split("```")[0], "README.md", "exec"), {})
+    assert "'高科技公司'" in capsys.readouterr().out
