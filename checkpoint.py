@@ -15,24 +15,26 @@ The random numbers of a step are a function of seed and step (`bilm.StepRandom`,
 two are the whole random state.
 """
 
-import hashlib
 import json
+import math
 import os
 import pickle
 import re
 import shutil
+import zipfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
+
+from sums import SUMS_FILE, damage, write_sums
 
 MODEL_FILE = "model.pdparams"
 OPTIMIZER_FILE = "model.pdopt"
 STATE_FILE = "state.npz"
 VOCABULARY_FILE = "vocabulary.txt"
 INFO_FILE = "checkpoint.json"
-SUMS_FILE = "SHA256SUMS"
 PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 
 PathLike = Union[str, Path]
@@ -52,17 +54,60 @@ class Checkpoint(NamedTuple):
     state: Dict[str, np.ndarray]
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads what `paddle.save` writes for dictionaries of arrays and refuses every other class."""
+class _Type:
+    """Stands for `numpy.dtype` in a pickle: takes the name of a type of numbers and its order of bytes."""
 
-    ALLOWED = {"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"}
+    def __init__(self, name, *_):
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+
+class _Array:
+    """Stands for `numpy.ndarray` in a pickle: takes shape, type and bytes, and believes none of them."""
+
+    def __init__(self, *_):
+        self.array = None
+
+    def __setstate__(self, state):
+        _, shape, kind, fortran, content = state
+        if not re.fullmatch("[<>=|][biuf][1248]", kind.order + kind.name):
+            raise pickle.UnpicklingError(f"it asks for the type {kind.order + kind.name}, which is not of numbers")
+        self.array = array_from(content, np.dtype(kind.order + kind.name), shape, fortran)
+
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Reads what `paddle.save` writes for dictionaries of arrays and refuses every other class.
+
+    It is Python's own of the two unpicklers, because the other sets aside as much memory as a pickle tells it to.
+    """
+
+    STAND_INS = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Type}
 
     def find_class(self, module, name):
-        if module.split(".")[0] == "numpy" and name in self.ALLOWED:
-            # NumPy 2 renamed numpy.core; either may have written the file.
-            core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
-            return super().find_class(re.sub(r"^numpy\._?core", core, module), name)
+        if module.split(".")[0] == "numpy" and name in self.STAND_INS:
+            return self.STAND_INS[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+
+
+class _Bounded:
+    """A file from which no more can be asked for than is there, because memory is set aside for what is asked for."""
+
+    def __init__(self, file):
+        self.file, self.size, self.readline = file, os.fstat(file.fileno()).st_size, file.readline
+
+    def read(self, count):
+        if count > self.size - self.file.tell():
+            raise EOFError(f"{count} bytes are announced, {self.size - self.file.tell()} are left")
+        return self.file.read(count)
+
+
+def array_from(content: bytes, kind: np.dtype, shape: Tuple[int, ...], fortran: bool) -> np.ndarray:
+    """Return bytes as an array, after comparing their number with the shape; nothing is set aside before."""
+    if kind.hasobject or len(content) != kind.itemsize * math.prod(shape):
+        raise ValueError(f"shape {shape} of {kind} does not fit {len(content)} bytes")
+    return np.ndarray(shape, kind, content, order="F" if fortran else "C")
 
 
 def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
@@ -73,7 +118,7 @@ def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
     """
     try:
         with open(path, "rb") as file:
-            content = _ArrayUnpickler(file).load()
+            content = _ArrayUnpickler(_Bounded(file)).load()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}")
     except Exception as error:  # a damaged pickle raises nearly anything; all of it means the same here
@@ -81,10 +126,25 @@ def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected named arrays, found {type(content).__name__}")
     content.pop("StructuredToParameterName@@", None)
-    wrong = [str(name) for name, value in content.items() if not isinstance(value, np.ndarray)]
+    arrays = {name: value.array for name, value in content.items() if isinstance(value, _Array)}
+    wrong = [str(name) for name in content if arrays.get(name) is None or not isinstance(name, str)]
     if wrong:
         raise CheckpointError(f"{path}: not arrays: {', '.join(wrong[:5])}")
-    return content
+    return arrays
+
+
+def _read_state(path: Path) -> Dict[str, np.ndarray]:
+    """Return the arrays of an `.npz` that `np.savez` wrote, after comparing what it announces with its size."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > os.path.getsize(path):
+                raise ValueError(f"{entry.filename} announces {entry.file_size} bytes")
+            with archive.open(entry) as file:
+                shape, fortran, kind = readers[np.lib.format.read_magic(file)](file)
+                arrays[entry.filename[: -len(".npy")]] = array_from(file.read(), kind, shape, fortran)
+    return arrays
 
 
 def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
@@ -101,13 +161,25 @@ def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
     return named
 
 
-def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray]) -> None:
-    """Give an optimizer the state that `optimizer_arrays` returned; its learning rate stays."""
-    names = {path: parameter.name for path, parameter in model.named_parameters()}
+def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray], where: PathLike) -> None:
+    """Give an optimizer the state that `optimizer_arrays` returned; its learning rate stays.
+
+    Raises:
+        CheckpointError: naming `where` and what in it does not belong to a trained parameter of the model, or lacks.
+    """
+    trained = {path: parameter for path, parameter in model.named_parameters() if not parameter.stop_gradient}
+    accumulators = {key.rpartition("/")[2] for key in arrays}
+    shapes = {}
+    for path in trained if arrays else ():
+        for name in accumulators:
+            found = arrays.get(f"{path}/{name}")  # of the parameter's shape, or one number (Adam's powers of beta)
+            single = found is not None and found.size == 1
+            shapes[f"{path}/{name}"] = list(found.shape) if single else trained[path].shape
+    check_arrays(shapes, arrays, where)
     renamed = {}
     for key, value in arrays.items():
-        path, accumulator = key.split("/")
-        renamed[f"{names[path]}_{accumulator}"] = paddle.to_tensor(value)
+        path, _, accumulator = key.rpartition("/")
+        renamed[f"{trained[path].name}_{accumulator}"] = paddle.to_tensor(value)
     optimizer.set_state_dict(renamed)
 
 
@@ -128,14 +200,6 @@ def write_text(path: Path, text: str) -> None:
     beside.write_text(text, encoding="utf-8")
     _sync(beside)
     os.replace(beside, path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def step_folder(root: PathLike, step: int) -> Path:
@@ -196,8 +260,7 @@ def save(
         (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
         text = json.dumps(info, indent=1, ensure_ascii=False, sort_keys=True)
         (beside / INFO_FILE).write_bytes((text + "\n").encode("utf-8"))
-        sums = "".join(f"{_sha256(beside / name)}  {name}\n" for name in PAYLOAD)
-        (beside / SUMS_FILE).write_bytes(sums.encode("utf-8"))
+        write_sums(beside, PAYLOAD)
         for name in (*PAYLOAD, SUMS_FILE):
             _sync(beside / name)
         _sync(beside)
@@ -244,27 +307,53 @@ def load(path: PathLike) -> Checkpoint:
     verify(folder)
     try:
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        with np.load(folder / STATE_FILE, allow_pickle=False) as arrays:
-            state = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}")
+        if not isinstance(info, dict):
+            raise ValueError("expected an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / INFO_FILE}: cannot be read: {error}")
+    try:
+        state = _read_state(folder / STATE_FILE)
+    except Exception as error:  # a damaged archive raises nearly anything; all of it means the same here
+        raise CheckpointError(f"{folder / STATE_FILE}: cannot be read: {error}")
     return Checkpoint(folder, info, read_arrays(folder / MODEL_FILE), read_arrays(folder / OPTIMIZER_FILE), state)
 
 
-def verify(folder: Path) -> None:
-    """Raise `CheckpointError` if a file of a checkpoint folder is missing or not as it was written."""
-    try:
-        lines = (folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except OSError:
-        raise CheckpointError(f"{folder}: no {SUMS_FILE} in it; is it a checkpoint of train.py?")
-    except ValueError:
-        raise CheckpointError(f"{folder / SUMS_FILE}: damaged")
-    for name in PAYLOAD:
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name}: missing")
-        if sums.get(name) != _sha256(folder / name):
-            raise CheckpointError(f"{folder / name}: damaged (it is not what {SUMS_FILE} says)")
+def verify(folder: Path, names: Sequence[str] = PAYLOAD) -> None:
+    """Raise `CheckpointError` if one of these files of a checkpoint is missing or not as it was written."""
+    problem = damage(folder, names)
+    if problem:
+        raise CheckpointError(problem)
+
+
+def check_info(found: Checkpoint, kinds: Dict[str, Any]) -> None:
+    """Raise `CheckpointError` if `checkpoint.json` lacks something of these types; numbers must not be below 0.
+
+    Args:
+        kinds: type by name; `progress/step` is what stands under "step" in "progress".
+    """
+    for name, kind in kinds.items():
+        value: Any = found.info
+        for part in name.split("/"):
+            value = value.get(part) if isinstance(value, dict) else None
+        kind = kind if isinstance(kind, tuple) else (kind,)
+        if float in kind and type(value) is int:
+            value = float(value)
+        if type(value) not in kind or (type(value) in (int, float) and not value >= 0):
+            raise CheckpointError(f"{found.path / INFO_FILE}: {name} is {value!r:.60}, so no run can go on from it")
+    if found.info["step"] != found.info["progress"]["step"]:
+        raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can go on from it")
+
+
+def check_arrays(expected: Dict[str, Sequence[int]], arrays: Dict[str, np.ndarray], where: PathLike) -> None:
+    """Raise `CheckpointError` if named arrays are not those of these shapes, or not float32."""
+    for name in {**expected, **arrays}:
+        wanted, found = expected.get(name), arrays.get(name)
+        if wanted is None or found is None or list(found.shape) != list(wanted) or found.dtype != np.float32:
+            there = "nothing" if found is None else f"{list(found.shape)} of {found.dtype}"
+            raise CheckpointError(
+                f"{where}: does not belong together with the rest: {name} should be "
+                f"{'nothing' if wanted is None else f'{list(wanted)} of float32'}, is {there}"
+            )
 
 
 def candidates(root: PathLike) -> Iterator[Path]:

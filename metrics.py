@@ -5,16 +5,28 @@ import math
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, Iterator, List, Union
 
-from checkpoint import write_text
+from checkpoint import CheckpointError, write_text
 
 # What becomes a VisualDL curve, with its tag; a record has those of its kind.
 CURVES = {
     "train": ("loss", "sampled_loss", "perplexity", "grad_norm", "learning_rate", "tokens_per_second"),
     "dev": ("perplexity", "perplexity_forward", "perplexity_backward"),
 }
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into an error that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}; make room there, then go on with --load_dir auto"
+        )
 
 
 class MetricsLog:
@@ -26,29 +38,40 @@ class MetricsLog:
     Args:
         folder: holds `metrics.jsonl` and VisualDL's `vdlrecords.*.log`.
         step: the step the run starts from; 0 starts afresh.
+
+    Raises:
+        CheckpointError: `metrics.jsonl` is damaged, or cannot be written.
     """
 
     def __init__(self, folder: Union[str, Path], step: int):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "metrics.jsonl"
-        kept = [record for record in read_metrics(path) if record["step"] <= step] if path.exists() else []
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        for old in self.folder.glob("vdlrecords.*.log"):
-            old.unlink()
+        path = self.path = self.folder / "metrics.jsonl"
         from visualdl import LogWriter  # slow to import, and only runs that log need it
 
-        self._file = open(path, "a", encoding="utf-8")
-        self._writer = LogWriter(logdir=str(self.folder))
+        with _writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            kept = [record for record in read_metrics(path) if record["step"] <= step] if path.exists() else []
+            write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+            for old in self.folder.glob("vdlrecords.*.log"):
+                old.unlink()
+            self._file = open(path, "ab", buffering=0)  # what a full disk refuses must not be tried again at the end
+            self._writer = LogWriter(logdir=str(self.folder))
         for record in kept:
             self._plot(record)
 
     def write(self, kind: str, step: int, figures: Dict[str, Any]) -> None:
         """Record the figures of one step; `kind` is "train" or "dev"."""
         record = {"kind": kind, "step": step, "time": time.time(), **figures}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        rest = (json.dumps(record) + "\n").encode("utf-8")
+        with _writing(self.path):
+            while rest:
+                rest = rest[self._file.write(rest) :]
         self._plot(record)
+
+    def sync(self) -> None:
+        """Have the records on the disk: a checkpoint that stands there must not be ahead of them."""
+        with _writing(self.path):
+            os.fsync(self._file.fileno())
 
     def _plot(self, record: Dict[str, Any]) -> None:
         for name in CURVES[record["kind"]]:
@@ -65,9 +88,23 @@ class MetricsLog:
 
 
 def read_metrics(path: Union[str, Path]) -> List[Dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """Return the records of a `metrics.jsonl`; a last line that a kill cut short is left out.
+
+    Raises:
+        CheckpointError: naming the line that is no record.
+    """
+    records = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line.decode("utf-8"))
+            if record["kind"] not in CURVES or type(record["step"]) is not int:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise CheckpointError(
+                f"{path}: line {number} is damaged; delete this line, or move the file away: checkpoints do not need it"
+            )
+        records.append(record)
+    return records
 
 
 class StepClock:

@@ -149,12 +149,41 @@ def parse(
     return options, given, notes
 
 
+def checked_flags(parser: argparse.ArgumentParser, saved: object, where: object) -> dict:
+    """Return the flags of a checkpoint after looking at each as if it had been typed.
+
+    Args:
+        where: what to call the checkpoint in messages.
+
+    Raises:
+        OptionError: one of them is none that could have been given.
+    """
+    if not isinstance(saved, dict):
+        raise OptionError(f"{where}: its flags are {saved!r:.60}")
+    for action in parser._actions:
+        value = saved.get(action.dest, action.default)
+        if value == action.default:
+            continue
+        try:
+            for each in value if action.nargs == "+" else [value]:
+                if type(each) not in (str, bool, int, float):
+                    raise TypeError
+                typed = parser._get_value(action, str(each))
+                parser._check_value(action, typed)
+                if typed != each:
+                    raise TypeError
+        except (argparse.ArgumentError, TypeError):
+            raise OptionError(f"{where}: it was saved with --{action.dest} {value!r:.60}, which cannot be")
+    return saved
+
+
 def take_saved(
     options: argparse.Namespace, given: List[str], saved: dict, sizes: Sequence[str], own: Sequence[str]
 ) -> Optional[str]:
     """Fill what was not given on the command line from a checkpoint's flags.
 
     Args:
+        saved: see `checked_flags`.
         sizes: flags that must be the checkpoint's. own: flags that a checkpoint has no say in.
 
     Returns:

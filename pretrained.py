@@ -21,7 +21,7 @@ import paddle
 from paddle import nn
 
 from archive import local_folder
-from checkpoint import INFO_FILE, MODEL_FILE, VOCABULARY_FILE, CheckpointError, read_arrays
+from checkpoint import INFO_FILE, MODEL_FILE, VOCABULARY_FILE, CheckpointError, read_arrays, verify
 from reader import InputError, Vocabulary
 
 # Protobuf data type number → the numbers in the file.
@@ -72,13 +72,18 @@ def _header(file: BinaryIO, size: int) -> Tuple[np.dtype, List[int]]:
     if take("<I") != 0:
         raise ValueError("its first four bytes are not 0")
     for _ in range(min(take("<Q"), size)):
-        file.seek(take("<Q"), os.SEEK_CUR)
+        length = take("<Q")
+        if length > size - file.tell():
+            raise ValueError(f"its level of detail claims {length} bytes")
+        file.seek(length, os.SEEK_CUR)
     if take("<I") != 0:
         raise ValueError("the tensor's version is not 0")
     length = take("<i")
     if not 0 < length <= 1024:
         raise ValueError(f"its description claims {length} bytes")
     data_type, shape = _description(file.read(length))
+    if len(shape) > 8:
+        raise ValueError(f"it claims {len(shape)} dimensions")
     if data_type not in FLUID_TYPES:
         raise ValueError(f"data type number {data_type} is none of {sorted(FLUID_TYPES)}")
     return FLUID_TYPES[data_type], shape
@@ -87,8 +92,11 @@ def _header(file: BinaryIO, size: int) -> Tuple[np.dtype, List[int]]:
 @contextmanager
 def _open_variable(path: Union[str, Path]) -> Iterator[Tuple[BinaryIO, np.dtype, List[int]]]:
     """Open one file of a Fluid folder at its numbers, after checking its header against its length."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    try:
+        size, file = os.path.getsize(path), open(path, "rb")
+    except OSError as error:
+        raise PretrainedError(f"cannot read {path}: {error.strerror}")
+    with file:
         try:
             data_type, shape = _header(file, size)
         except (struct.error, IndexError):
@@ -148,20 +156,50 @@ def pretrained_sizes(path: Union[str, Path]) -> Tuple[Dict[str, float], Optional
     """Return the sizes of the biLM in a folder, as arguments of `BiLSTM`, and its vocabulary if it has one."""
     folder = _local_folder(path)
     if (folder / MODEL_FILE).is_file():
-        try:
-            info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-            return info["model"], Vocabulary(folder / VOCABULARY_FILE)
-        except InputError as error:
-            raise PretrainedError(str(error))
-        except (OSError, ValueError, KeyError) as error:
-            raise PretrainedError(f"{folder / INFO_FILE}: missing or damaged ({error})")
+        return _own_sizes(folder)
+    shapes = []
     for name in ("embedding_para", "lstmp_0.w_1"):
         if not (folder / name).is_file():
             raise PretrainedError(f"{path}: no {name} in it, so it is neither a Fluid folder nor a checkpoint")
-    vocab_size, embed_size = fluid_shape(folder / "embedding_para")
-    hidden_size, _ = fluid_shape(folder / "lstmp_0.w_1")
+        shapes.append(fluid_shape(folder / name))
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1] or 0 in sum(shapes, []):
+        raise PretrainedError(
+            f"{path}: embedding_para {shapes[0]} and lstmp_0.w_1 {shapes[1]} are not [words, embed] and [hidden, embed]"
+        )
+    (vocab_size, embed_size), (hidden_size, _) = shapes
     num_layers = len(list(folder.glob("fw_layer[0-9]*_gate_w")))
+    if not num_layers:
+        raise PretrainedError(f"{path}: no fw_layer1_gate_w in it")
     return dict(vocab_size=vocab_size, embed_size=embed_size, hidden_size=hidden_size, num_layers=num_layers), None
+
+
+def bilm_numbers(vocab_size: int, embed_size: int, hidden_size: int, num_layers: int) -> int:
+    """Return how many numbers a biLM of these sizes has, without its softmax."""
+    return vocab_size * embed_size + 2 * num_layers * hidden_size * (9 * embed_size + 4)
+
+
+def _own_sizes(folder: Path) -> Tuple[Dict[str, float], Vocabulary]:
+    """Return what `checkpoint.json` says of the network, if it fits the size of the parameters, and the vocabulary."""
+    try:
+        verify(folder, (MODEL_FILE, VOCABULARY_FILE, INFO_FILE))
+        sizes = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))["model"]
+        whole = [sizes[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
+        clips = [sizes[name] for name in ("cell_clip", "proj_clip")]
+        if len(sizes) != 6 or not all(type(size) is int and size > 0 for size in whole):
+            raise ValueError(f"expected whole sizes, found {sizes}")
+        if not all(type(clip) in (int, float) and clip > 0 for clip in clips):
+            raise ValueError(f"expected clips above 0, found {sizes}")
+        vocabulary = Vocabulary(folder / VOCABULARY_FILE)
+    except (InputError, CheckpointError) as error:
+        raise PretrainedError(str(error))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PretrainedError(f"{folder / INFO_FILE}: not that of a language model ({error!r})")
+    if sizes["vocab_size"] != vocabulary.size or 4 * bilm_numbers(*whole) > os.path.getsize(folder / MODEL_FILE):
+        raise PretrainedError(
+            f"{folder / INFO_FILE}: {sizes} does not fit {VOCABULARY_FILE} with {vocabulary.size} words "
+            f"and {MODEL_FILE} with {os.path.getsize(folder / MODEL_FILE):,} bytes"
+        )
+    return sizes, vocabulary
 
 
 def _own_names(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
@@ -188,9 +226,12 @@ def read_pretrained(path: Union[str, Path], wanted: List[str]) -> Tuple[Dict[str
     folder = _local_folder(path)
     if (folder / MODEL_FILE).is_file():
         try:
+            verify(folder, [MODEL_FILE])
             arrays = _own_names(read_arrays(folder / MODEL_FILE))
         except CheckpointError as error:
             raise PretrainedError(str(error))
+        except (KeyError, IndexError, ValueError):
+            raise PretrainedError(f"{folder / MODEL_FILE}: the names in it are not those of a biLM")
         found = {name: arrays[name] for name in wanted if name in arrays}
         return found, sorted(set(arrays) - set(found))
     files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
@@ -225,6 +266,9 @@ def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
     lacking = [name for name in missing if name not in MAY_BE_MISSING]
     if lacking:
         raise PretrainedError(f"{path}: missing {', '.join(lacking)} (do the layers fit --num_layers?)")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise PretrainedError(f"{path}/{name}: not all of it is finite numbers; the file is damaged, get it again")
     for name, array in arrays.items():
         parameters[name].set_value(array.astype(np.float32))
     print(_report(path, arrays, missing, unexpected), flush=True)

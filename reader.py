@@ -3,7 +3,8 @@
 1. Text is one sentence a line, words apart by any white space, in one or many files ("shards").
 2. Each shard is encoded once into a folder of the cache: `tokens.i4`, all sentences as word ids with
    `<S>` before and `</S>` after each, and `starts.i8`, where each sentence starts. Both are memory-mapped,
-   so a corpus may be far larger than memory.
+   so a corpus may be far larger than memory. `key` says which text and vocabulary it was, `SHA256SUMS` whether
+   all are as they were written.
 3. Every row of a batch is an endless stream of sentences. A row that has used up its sentence takes the
    next one in file order, so no padding is needed:
 
@@ -19,11 +20,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
+
+from sums import damage, write_sums
 
 START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
 PathLike = Union[str, Path]
@@ -165,18 +169,39 @@ class Vocabulary:
 
 
 class Shard(NamedTuple):
-    """An encoded shard: sentence i is `tokens[starts[i]:starts[i + 1]]`, `<S>` and `</S>` included."""
+    """An encoded shard: sentence i is `tokens[starts[i]:starts[i + 1]]`, `<S>` and `</S>` included.
+
+    `files` are the text and what it was encoded to, with size and time of change as they were then.
+    """
 
     key: str
     tokens: np.ndarray
     starts: np.ndarray
+    files: List[Tuple[Path, Tuple[int, int]]]
+
+
+CACHE_FILES = ("tokens.i4", "starts.i8", "key")
+# What a killed process left of a cache is deleted when it is so old, in seconds.
+ABANDONED = 86400.0
+
+
+def _stamp(path: Path) -> Tuple[int, int]:
+    """Return size and time of change of a file; zeros if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _shard_key(path: Path, vocabulary: Vocabulary) -> str:
     digest = hashlib.sha256(vocabulary.sha256.encode("ascii"))
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**22), b""):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(2**22), b""):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}")
     return digest.hexdigest()[:32]
 
 
@@ -193,38 +218,72 @@ def _write_encoded(path: Path, vocabulary: Vocabulary, folder: Path) -> None:
                 flat.append(vocabulary.end)
                 lengths.append(len(flat) - before)
             ends = np.cumsum(lengths) + written
-            (ends - lengths).astype("<i8").tofile(starts)
-            np.array(flat, dtype="<i4").tofile(tokens)
+            # Not `tofile`, whose errors do not say why.
+            starts.write((ends - lengths).astype("<i8").tobytes())
+            tokens.write(np.array(flat, dtype="<i4").tobytes())
             written += len(flat)
-        np.array([written], dtype="<i8").tofile(starts)
+        starts.write(np.array([written], dtype="<i8").tobytes())
 
 
 def encode_shard(path: Path, vocabulary: Vocabulary, cache_dir: Path) -> Shard:
     """Return a shard from the cache, encoding it first if its text or the vocabulary is new.
 
     Several processes may do this at once: each writes beside, the first to rename wins.
+
+    Raises:
+        InputError: the text changes meanwhile, the cache cannot be written, or is not as it was written.
     """
+    text = (path, _stamp(path))
     key = _shard_key(path, vocabulary)
-    folder = cache_dir / key
+    folder = cache_dir / f"{key}.2"  # the second form of the cache
     if not folder.is_dir():
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(cache_dir)
             beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=cache_dir))
         except OSError as error:
             raise InputError(f"cannot write the token cache to {cache_dir}: {error.strerror}; choose a --cache_dir")
         try:
             _write_encoded(path, vocabulary, beside)
+            if _stamp(path) != text[1] and _shard_key(path, vocabulary) != key:
+                raise InputError(f"{path} changed while it was read; start again when nothing writes to it")
+            (beside / "key").write_text(key, encoding="ascii")
+            write_sums(beside, CACHE_FILES)
             os.rename(beside, folder)
         except OSError as error:
             if not folder.is_dir():
                 raise InputError(f"cannot write the token cache to {folder}: {error.strerror}; choose a --cache_dir")
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-    starts = np.asarray(np.memmap(folder / "starts.i8", dtype="<i8", mode="r"))
-    tokens = np.asarray(np.memmap(folder / "tokens.i4", dtype="<i4", mode="r"))
-    if len(tokens) != starts[-1]:
-        raise InputError(f"{folder}: {len(tokens)} tokens where {starts[-1]} are expected; delete this folder")
-    return Shard(key, tokens, starts)
+    mapped = [folder / "tokens.i4", folder / "starts.i8"]
+    files = [text, *((path, _stamp(path)) for path in mapped)]
+    problem = damage(folder, CACHE_FILES)
+    if not problem:
+        tokens, starts = (np.asarray(np.memmap(path, "<" + path.suffix[1:], mode="r")) for path in mapped)
+        problem = _disagreement(folder, key, tokens, starts, vocabulary)
+    if problem:
+        raise InputError(f"{problem}; delete the folder {folder}, it will be made anew from {path}")
+    return Shard(key, tokens, starts, files)
+
+
+def _disagreement(
+    folder: Path, key: str, tokens: np.ndarray, starts: np.ndarray, vocabulary: Vocabulary
+) -> Optional[str]:
+    """Return what in a cache with right checksums is not of this text and vocabulary, None if nothing is."""
+    if (folder / "key").read_bytes() != key.encode("ascii"):
+        return f"{folder}: was made from other text or with another vocabulary"
+    if starts[0] != 0 or starts[-1] != len(tokens) or (np.diff(starts) < 2).any():
+        return f"{folder}: its sentences do not make up its {len(tokens)} tokens"
+    if tokens.min() < 0 or tokens.max() >= vocabulary.size:
+        return f"{folder}: holds ids beyond the {vocabulary.size} words of the vocabulary"
+    return None
+
+
+def _remove_abandoned(cache_dir: Path) -> None:
+    """Delete what killed processes left half-written."""
+    for folder in cache_dir.glob(".writing-*"):
+        if time.time() - _stamp(folder)[1] / 1e9 > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class BidirectionalReader:
@@ -270,6 +329,7 @@ class BidirectionalReader:
             folder = Path(cache_dir) if cache_dir else files[index].parent / ".token_cache"
             encoded[index] = encode_shard(files[index], vocabulary, folder)
         self.shards = [encoded[index] for index in range(len(files))]
+        self.vocabulary = vocabulary
         self.batch_size, self.num_steps = batch_size, num_steps
         self.shuffle, self.seed = shuffle, seed
         self.rows, self.first_row = batch_size * world_size, batch_size * rank
@@ -290,6 +350,7 @@ class BidirectionalReader:
         if self.shuffle:
             order = self._random(0).permutation(order)
         index = int(order[self._shard])
+        self._check_unchanged(index)
         sentences = np.arange(len(self.shards[index].starts) - 1)
         return index, self._random(1 + index).permutation(sentences) if self.shuffle else sentences
 
@@ -318,6 +379,8 @@ class BidirectionalReader:
         A run is shard, first place forward, first place backward, length; shard -1 is padding, which a
         row gets once the sentences of `last_epoch` are used up.
         """
+        for index in {state[0] for state in self._row_state} | {self._order[0] if self._order else 0}:
+            self._check_unchanged(index)
         pieces: List[List[int]] = []
         begin = end = 0
         for row, state in enumerate(self._row_state):
@@ -340,6 +403,26 @@ class BidirectionalReader:
             if row == self.first_row + self.batch_size - 1:
                 end = len(pieces)
         return np.array(pieces[begin:end], dtype=np.int64)
+
+    def _check_unchanged(self, index: int) -> None:
+        """Raise `InputError` if a shard's text or its cache is not what it was when it was opened.
+
+        What is mapped into memory must not be touched when its file has become shorter: the process would be ended.
+        """
+        for number, (path, stamp) in enumerate(self.shards[index].files):
+            if _stamp(path) == stamp:
+                continue
+            if number == 0 and path.is_file():
+                # Touched or copied back, but the same text?
+                now = _stamp(path)
+                if _shard_key(path, self.vocabulary) == self.shards[index].key:
+                    self.shards[index].files[0] = (path, now)
+                    continue
+            raise InputError(
+                f"{path} {'changed' if path.exists() else 'vanished'} while it was being used; "
+                + ("put it back as it was" if number == 0 else f"delete the folder {path.parent}, it will be made anew")
+                + ", then go on from the last checkpoint with --load_dir auto"
+            )
 
     def _gather(self, pieces: np.ndarray) -> Tuple[Batch, np.ndarray]:
         shard, ahead, back, lengths = pieces.T
@@ -389,22 +472,44 @@ class BidirectionalReader:
         """Go on at a position, whatever the number of processes was then.
 
         Raises:
-            InputError: the text, the vocabulary, the shuffling or the size of the global batch is another one.
+            InputError: the text, the vocabulary, the shuffling or the size of the global batch is another one, or
+                it is no position at all.
         """
-        if str(state["corpus"]) != self.corpus:
+        try:
+            corpus, rows, order, (epoch, shard, sentence) = (
+                str(state["corpus"]),
+                state["rows"].astype(np.int64, casting="safe"),
+                state["order"].tolist(),
+                state["position"].astype(np.int64, casting="safe").tolist(),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"this is no position of a reader: {error}")
+        if corpus != self.corpus:
             raise InputError(
                 "the training text or the vocabulary is not the one this position belongs to; "
                 "to train on other text use --load_pretraining_params (weights only, a new run)"
             )
-        if len(state["rows"]) != self.rows:
+        if len(rows) != self.rows:
             raise InputError(
-                f"the position is for a global batch of {len(state['rows'])} rows, now it is {self.rows}; "
+                f"the position is for a global batch of {len(rows)} rows, now it is {self.rows}; "
                 "keep batch_size × processes × accumulate as it was"
             )
-        if state["order"].tolist() != [int(self.shuffle), self.seed]:
-            raise InputError(
-                f"shuffle and seed were {state['order'].tolist()}, now they are {[int(self.shuffle), self.seed]}"
-            )
-        self._epoch, self._shard, self._sentence = state["position"].tolist()
+        if order != [int(self.shuffle), self.seed]:
+            raise InputError(f"shuffle and seed were {order}, now they are {[int(self.shuffle), self.seed]}")
+        self._epoch, self._shard, self._sentence = epoch, shard, sentence
         self._order = None
-        self._row_state = state["rows"].tolist()
+        self._row_state = rows.tolist()
+        self._check_position(rows)
+
+    def _check_position(self, rows: np.ndarray) -> None:
+        """Raise `InputError` if the position lies outside the text."""
+        inside = rows.shape == (self.rows, 4) and self._epoch >= 0 and 0 <= self._shard < len(self.shards)
+        if inside:
+            inside = 0 <= self._sentence < len(self._open_shard()[1])
+            shard, ahead, back, left = rows.T
+            inside = inside and (rows >= 0).all() and (shard < len(self.shards)).all()
+        if inside:
+            words = np.array([len(self.shards[index].tokens) for index in shard])
+            inside = (ahead + left < words).all() and (back >= left).all() and (back < words).all()
+        if not inside:
+            raise InputError("the position lies outside the training text")

@@ -3,7 +3,8 @@
 #
 # On GPUs: the released sizes, one process for each card in CUDA_VISIBLE_DEVICES (all cards if unset).
 # Without: a small model, CPU_NUM processes (default 1). A stopped or killed run is gone on with by the
-# same command. Several machines: NNODES=2 MASTER=first.machine:6070 RANK=0|1 sh run.sh on each.
+# same command; MAX_RESTART=3 sh run.sh does that by itself, so often, when a process was lost (killed, out of
+# memory). Several machines: NNODES=2 MASTER=first.machine:6070 RANK=0|1 sh run.sh on each.
 set -eu
 cd "$(dirname "$0")"
 . ./setup.sh
@@ -28,13 +29,20 @@ fi
 # It then ends with the signal's number; train.py has saved by that time, so that is no error.
 stopped=
 trap 'stopped=1; kill -TERM "$launcher" 2>/dev/null' TERM INT HUP
-# shellcheck disable=SC2086
-$(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level CRITICAL --log_dir log train.py "$@" &
-launcher=$!
-while :; do # a signal ends a wait early
-    status=0
-    wait "$launcher" || status=$?
-    kill -0 "$launcher" 2>/dev/null || break
+restarts=${MAX_RESTART:-0}
+while :; do
+    # shellcheck disable=SC2086
+    $(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level CRITICAL --log_dir log train.py "$@" &
+    launcher=$!
+    while :; do # a signal ends a wait early
+        status=0
+        wait "$launcher" || status=$?
+        kill -0 "$launcher" 2>/dev/null || break
+    done
+    # With 1 train.py has said what is wrong, and would say it again.
+    case $status in 0 | 1) break ;; esac
+    [ -z "$stopped" ] && [ "$restarts" -gt 0 ] || break
+    echo "run: a process was lost (status $status); going on from the newest checkpoint, restarts left: $((restarts -= 1))" >&2
 done
 if [ -n "$stopped" ]; then
     case $status in 2 | 15) status=0 ;; esac

@@ -31,9 +31,17 @@ from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
 from gradients import SPARSE, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
 from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from options import OWN, RETIRED, SIZES, OptionError, fail, make_parser, parse, take_saved
-from pretrained import PretrainedError
+from options import OWN, RETIRED, SIZES, OptionError, checked_flags, fail, make_parser, parse, take_saved
+from pretrained import PretrainedError, bilm_numbers
 from reader import BidirectionalReader, InputError, Vocabulary
+
+
+# What `checkpoint.json` must hold for a run to go on.
+INFO = {
+    **{"step": int, "flags": dict, "optim": str, "rows": int, "vocabulary_sha256": str, "vocabulary_size": int},
+    **{"progress/step": int, "progress/best": (float, type(None)), "progress/losses": float},
+    "progress/steps_since_log": int,
+}
 
 
 class TrainingError(RuntimeError):
@@ -237,7 +245,11 @@ def find_checkpoint(options, given):
     if found and options.load_pretraining_params:
         raise OptionError("--load_dir goes on with a run, --load_pretraining_params starts a new one; give one of them")
     if found:
-        changed = take_saved(options, given, found.info["flags"], SIZES, OWN)
+        if "tags" in found.info:
+            raise CheckpointError(f"{found.path} is a tagger of lac.train, not a language model")
+        checkpoint.check_info(found, INFO)
+        saved = checked_flags(make_parser(""), found.info["flags"], found.path)
+        changed = take_saved(options, given, saved, SIZES, OWN)
         if changed:
             say(changed)
         passes = dist.get_world_size() * options.accumulate
@@ -267,6 +279,12 @@ def load_vocabulary(options, found):
             f"{options.vocab_path} ({vocabulary.size} words) is not the vocabulary of {found.path} "
             f"({found.info['vocabulary_size']} words); use {found.path / checkpoint.VOCABULARY_FILE}"
         )
+    if found:  # before memory is set aside for these sizes
+        numbers = bilm_numbers(vocabulary.size, options.embed_size, options.hidden_size, options.num_layers)
+        if numbers > sum(array.size for array in found.model.values()):
+            raise CheckpointError(
+                f"{found.path}: {checkpoint.MODEL_FILE} is too small for the sizes in {checkpoint.INFO_FILE}"
+            )
     return vocabulary
 
 
@@ -375,8 +393,14 @@ def resume(found, lm, optimizer, train_reader, options):
     if found.info["optim"] != options.optim:
         raise OptionError(f"--optim is {options.optim}, but the checkpoint's is {found.info['optim']}; leave it out")
     train_reader.load_state_dict(found.state)
+    where, layers, rows = found.path, 2 * options.num_layers, train_reader.rows
+    shapes = {"hidden": [layers, rows, options.embed_size], "cell": [layers, rows, options.hidden_size]}
+    states = {name: found.state[name] for name in shapes if name in found.state}
+    checkpoint.check_arrays(shapes, states, where / checkpoint.STATE_FILE)
+    shapes = {name: parameter.shape for name, parameter in lm.state_dict().items()}
+    checkpoint.check_arrays(shapes, found.model, where / checkpoint.MODEL_FILE)
     lm.set_state_dict(found.model)
-    checkpoint.restore_optimizer(optimizer, lm, found.optimizer)
+    checkpoint.restore_optimizer(optimizer, lm, found.optimizer, where / checkpoint.OPTIMIZER_FILE)
     mine = slice(train_reader.first_row, train_reader.first_row + train_reader.batch_size)
     states = tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
     return found.info["progress"], states
@@ -401,6 +425,7 @@ def save_checkpoint(run, progress, states, dev, best):
         }
         moments = checkpoint.optimizer_arrays(run.optimizer, run.lm)
         root, keep = run.options.para_save_dir, run.options.keep
+        run.log.sync()
         checkpoint.save(root, info, run.lm.state_dict(), moments, arrays, run.vocabulary.text, keep, best)
     if dist.get_world_size() > 1:
         dist.barrier()

@@ -29,12 +29,13 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.static import InputSpec
 
-from checkpoint import SUMS_FILE, CheckpointError
+from checkpoint import CheckpointError
 from lac import model as tagging
 from lac.crf import shifted_ends
 from lac.model import PROGRAM, Model
 from options import Parser, fail
 from reader import InputError
+from sums import write_sums
 
 
 def _project(gru, inputs):
@@ -187,9 +188,7 @@ def save(model: Model, folder: Path) -> None:
         texts["elmo_vocabulary.txt"] = model.elmo_vocabulary.text
     for name, text in texts.items():
         (beside / name).write_bytes(text.encode("utf-8"))
-    names = sorted(path.name for path in beside.iterdir())
-    sums = "".join(f"{tagging.sha256(beside / name)}  {name}\n" for name in names)
-    (beside / SUMS_FILE).write_bytes(sums.encode("utf-8"))
+    write_sums(beside, sorted(path.name for path in beside.iterdir()))
     os.replace(beside, folder)
 
 

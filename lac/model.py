@@ -8,7 +8,6 @@ A folder is a checkpoint (`checkpoint.py`) that needs no other file:
     checkpoint.json    sizes ("model", "elmo"), tag set, table of replacements, flags, dev scores, versions
 """
 
-import hashlib
 import itertools
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -34,12 +33,15 @@ from lac.reader import (
     vocabulary_from,
 )
 from lac.scores import OUTSIDE, Scores, Span, score, spans
-from reader import Vocabulary
+from pretrained import bilm_numbers
+from reader import InputError, Vocabulary
+from sums import damage
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
 MAX_TOKENS, MAX_SENTENCES = 4096, 128
 # The files that lac.export makes with paddle.jit.save: tagger.pdmodel, tagger.pdiparams.
 PROGRAM = "tagger"
+EXPORTED = (f"{PROGRAM}.pdmodel", f"{PROGRAM}.pdiparams", "vocabulary.txt", "tag.dic", "q2b.dic")
 
 
 class Model(NamedTuple):
@@ -198,26 +200,42 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     info = found.info
     if "tags" not in info:
         raise CheckpointError(f"{found.path} is a language model, not a tagger; lac.train makes one from it")
-    encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if info["elmo"] else None
-    tagger = Tagger(**info["model"], encoder=encoder, **options)
-    _fill(tagger, found)
-    vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
-    elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1]) if encoder else None
-    table = {ord(key): value for key, value in info["q2b"].items()}
-    tagger.eval()
-    return Model(decoder(tagger), vocabulary, info["tags"], table, elmo_vocabulary, tagger)
-
-
-def _fill(tagger: Tagger, found: checkpoint.Checkpoint) -> None:
-    wanted = {name: parameter.shape for name, parameter in tagger.named_parameters()}
-    shapes = {name: list(array.shape) for name, array in found.model.items()}
-    wrong = [name for name in {**wanted, **shapes} if wanted.get(name) != shapes.get(name)]
-    if wrong:
-        raise CheckpointError(
-            f"{found.path}: {checkpoint.MODEL_FILE} and {checkpoint.INFO_FILE} do not belong together: {wrong[0]} "
-            f"should have shape {wanted.get(wrong[0])}, has {shapes.get(wrong[0])}"
-        )
+    try:
+        tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
+        vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
+        elmo_vocabulary = None
+        if info["elmo"] is not None:
+            elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
+        _check_sizes(found, vocabulary, tags, elmo_vocabulary)
+        encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if elmo_vocabulary else None
+        tagger = Tagger(**info["model"], encoder=encoder, **options)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{found.path}: {checkpoint.INFO_FILE} does not fit the other files: {error}")
+    checkpoint.check_arrays(
+        {name: parameter.shape for name, parameter in tagger.named_parameters()},
+        found.model,
+        found.path / checkpoint.MODEL_FILE,
+    )
     tagger.set_state_dict(found.model)
+    tagger.eval()
+    return Model(decoder(tagger), vocabulary, tags, table, elmo_vocabulary, tagger)
+
+
+def _check_sizes(found, vocabulary: Vocabulary, tags: List[str], elmo_vocabulary: Optional[Vocabulary]) -> None:
+    """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before."""
+    sizes, elmo, there = found.info["model"], found.info["elmo"], sum(array.size for array in found.model.values())
+    numbers = sizes["num_words"] * sizes["word_emb_dim"] + sizes["bigru_num"] * 6 * sizes["grnn_hidden_dim"] ** 2
+    whole = list(sizes.values())
+    if elmo_vocabulary:
+        names = ("vocab_size", "embed_size", "hidden_size", "num_layers")
+        whole += [elmo[name] for name in names]
+        numbers += bilm_numbers(*(elmo[name] for name in names))
+    if not all(type(size) is int and size > 0 for size in whole) or numbers > there:
+        raise ValueError(f"{sizes} and {elmo} do not fit the {there:,} numbers of {checkpoint.MODEL_FILE}")
+    if [sizes["num_words"], sizes["num_tags"]] != [vocabulary.size, len(tags)] or len(set(tags)) != len(tags):
+        raise ValueError(f"{sizes} does not fit {vocabulary.size} words and {len(set(tags))} tags")
+    if elmo_vocabulary and elmo_vocabulary.size != elmo["vocab_size"]:
+        raise ValueError(f"{elmo} does not fit a vocabulary of {elmo_vocabulary.size} words")
 
 
 def find_model(path: Union[str, Path]) -> Path:
@@ -227,31 +245,16 @@ def find_model(path: Union[str, Path]) -> Path:
     return folder if best is None else checkpoint.step_folder(folder, best)
 
 
-def sha256(path: Path) -> str:
-    """Return the checksum of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def load_exported(folder: Path) -> Model:
-    """Return the model of a folder that `lac.export` made.
+    """Return the model of a folder that `lac.export` made; its program is run, so it must come from people you trust.
 
     Raises:
         CheckpointError: a file is missing or not as it was written.
     """
-    try:
-        sums = (folder / checkpoint.SUMS_FILE).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / checkpoint.SUMS_FILE}: {error.strerror}")
-    for line in sums:
-        digest, name = line.split("  ", 1)
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name}: missing")
-        if sha256(folder / name) != digest:
-            raise CheckpointError(f"{folder / name}: damaged (it is not what {checkpoint.SUMS_FILE} says)")
+    elmo = folder / "elmo_vocabulary.txt"
+    problem = damage(folder, [*EXPORTED, *([elmo.name] if elmo.exists() else [])])
+    if problem:
+        raise CheckpointError(problem)
     program = paddle.jit.load(str(folder / PROGRAM))
     program.eval()
 
@@ -260,7 +263,6 @@ def load_exported(folder: Path) -> Model:
         return program(word_ids, lengths, *([] if elmo is None else [elmo])).numpy()
 
     tables = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
-    elmo = folder / "elmo_vocabulary.txt"
     elmo_vocabulary = Vocabulary(elmo) if elmo.is_file() else None
     return Model(decode, Vocabulary(folder / "vocabulary.txt"), *tables, elmo_vocabulary, None)
 

@@ -46,7 +46,7 @@ from lac.reader import (
 )
 from lac.scores import Scores, describe
 from metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
-from options import OptionError, fail, parse, take_saved
+from options import OptionError, checked_flags, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import InputError, Vocabulary
 from gradients import all_reduce_sum
@@ -54,6 +54,11 @@ from train import StopRequest, TrainingError, check_writable, choose_device, ver
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
+# What `checkpoint.json` must hold for a run to go on.
+INFO = {
+    **{"step": int, "flags": dict, "tags": list, "train_sha256": str, "progress/step": int, "progress/costs": float},
+    **{"progress/best_f1": (float, type(None)), "progress/epochs_since_best": int, "progress/steps_since_epoch": int},
+}
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
 UNKNOWN_STREAM = 100
 
@@ -195,7 +200,9 @@ def find_checkpoint(options, given):
     if found:
         if "tags" not in found.info:
             raise CheckpointError(f"{found.path} is a language model; --pretrain_elmo_model_path takes it")
-        changed = take_saved(options, given, found.info["flags"], SIZES, OWN)
+        checkpoint.check_info(found, INFO)
+        saved = checked_flags(make_parser(""), found.info["flags"], found.path)
+        changed = take_saved(options, given, saved, SIZES, OWN)
         if changed:
             say(changed)
     return found
@@ -291,7 +298,7 @@ def set_up(options, given):
     optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=model.tagger.trained_parameters())
     progress = {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
     if found:
-        checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer)
+        checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
         progress = found.info["progress"]
     dev = read_text(options.dev_data, tags, options.on_bad_line) if options.dev_data else None
     steps = math.ceil(len(sentences) / options.batch_size)
@@ -353,6 +360,7 @@ def save_checkpoint(run, progress, scores, best):
         moments = checkpoint.optimizer_arrays(run.optimizer, tagger)
         state, vocabulary = tagging.model_state(run.model), run.model.vocabulary.text
         root, keep = run.options.model_save_dir, run.options.keep
+        run.log.sync()
         checkpoint.save(root, info, tagger.state_dict(), moments, state, vocabulary, keep, best)
     if dist.get_world_size() > 1:
         dist.barrier()

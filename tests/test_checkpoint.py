@@ -129,7 +129,7 @@ def test_optimizer_state_moves_to_a_model_made_later(name):
     assert any(key.startswith("weight/moment") for key in saved)
     second, second_optimizer = make()
     second.set_state_dict(first.state_dict())
-    checkpoint.restore_optimizer(second_optimizer, second, saved)
+    checkpoint.restore_optimizer(second_optimizer, second, saved, "here")
     step(first, first_optimizer)
     step(second, second_optimizer)
     assert np.array_equal(first.weight.numpy(), second.weight.numpy())

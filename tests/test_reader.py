@@ -218,7 +218,7 @@ def test_another_process_finishing_first_is_fine(corpus, vocabulary, tmp_path, m
 
 def test_a_cut_cache_is_named(corpus, vocabulary, tmp_path):
     shard = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    tokens = tmp_path / shard.key / "tokens.i4"
+    tokens = tmp_path / f"{shard.key}.2" / "tokens.i4"
     tokens.write_bytes(tokens.read_bytes()[:-4])
-    with pytest.raises(InputError, match="delete this folder"):
+    with pytest.raises(InputError, match="tokens.i4: damaged.*delete the folder"):
         reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
