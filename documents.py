@@ -171,14 +171,17 @@ def check_file(path: str, text_field: str) -> dict:
     """Read a file once and return what is known of it.
 
     Returns:
-        path, bytes (its size), changed (when, in ns), encoding, documents, and error: None or what is wrong with it.
+        path, bytes (its size), changed (when, in ns), encoding, documents, characters, and error: None or what is wrong
+        with it (then nothing of it is counted).
     """
-    known = {"path": path, "bytes": 0, "changed": 0, "encoding": "", "documents": 0, "error": None}
+    known = {"path": path, "bytes": 0, "changed": 0, "encoding": "", "documents": 0, "characters": 0, "error": None}
     try:
         known.update(same_file(path), encoding=detect_encoding(path))
-        known["documents"] = sum(starts for starts, _ in documents(path, known["encoding"], text_field))
+        for starts, lines in documents(path, known["encoding"], text_field):
+            known["documents"] += starts
+            known["characters"] += sum(map(len, lines))
     except InputError as error:
-        known["error"] = str(error)
+        known.update(documents=0, characters=0, error=str(error))
     return known
 
 

@@ -73,8 +73,10 @@ def cut_chunk(chunk: List[Document], width: str, user_dict: Optional[str]) -> Cu
 
 def chunks(
     files: List[dict], text_field: str, dev_fraction: float, position: Tuple[int, int]
-) -> Iterator[Tuple[Tuple[int, int], List[Document]]]:
-    """Yield documents in chunks, each with the position after it: a file's number and how many pieces of it are read.
+) -> Iterator[Tuple[Tuple[Tuple[int, int], int], List[Document]]]:
+    """Yield documents in chunks, each with where it ends and how many characters it has.
+
+    An end is a position in the input: a file's number, and how many pieces of that file are done.
 
     Args:
         position: where to start; the chunks are the same as those of a run from the start.
@@ -99,12 +101,12 @@ def chunks(
             if number == position[0] and pieces <= position[1]:
                 continue
             chunk.append((starts, is_dev, lines))
-            size += 1 + sum(map(len, lines))
-            if size >= CHUNK:
-                yield (number, pieces), chunk
+            size += sum(map(len, lines))
+            if size >= CHUNK or len(chunk) == CHUNK:
+                yield ((number, pieces), size), chunk
                 chunk, size = [], 0
     if chunk:
-        yield (len(files), 0), chunk
+        yield ((len(files), 0), size), chunk
 
 
 def check_files(options) -> List[dict]:
@@ -166,7 +168,7 @@ def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
     work.mkdir(parents=True, exist_ok=True)
     write_text(work / "settings.json", json.dumps(settings, ensure_ascii=False))
     write_text(work / "files.jsonl", "".join(json.dumps(file) + "\n" for file in files))
-    state = {"position": [0, 0], "remembered": 0, **empty_figures()}
+    state = {"position": [0, 0], "remembered": 0, "characters": 0, **empty_figures()}
     write_text(work / "state.json", json.dumps(state))
     return files, state
 
@@ -197,7 +199,8 @@ def sentences(options) -> None:
     total = sum(file["documents"] for file in files)
     if before:
         say(f"goes on after {before:,} of {total:,} documents and {state['train']['shards']} shards for training")
-    progress = Progress(total, "documents", done=before)
+    characters = sum(file["characters"] for file in files)
+    progress = Progress(characters, "million characters", 10**6, done=state["characters"])
 
     def save(position, fingerprints):
         for writer in writers:
@@ -214,7 +217,7 @@ def sentences(options) -> None:
     with contextlib.closing(in_order(work_on, tasks, options.workers)) as cuts, open(
         work / "fingerprints.u8", "ab"
     ) as fingerprints:
-        for position, cut in cuts:
+        for (position, size), cut in cuts:
             fresh = np.ones(len(cut.lines), dtype=bool) if seen is None else seen.new(cut.fingerprints)
             if seen is not None:
                 seen.add(cut.fingerprints[fresh])
@@ -223,10 +226,13 @@ def sentences(options) -> None:
             shards = [writer.count for writer in writers]
             for writer, is_dev in zip(writers, (0, 1)):
                 writer.add(cut.lines[index] for index in np.flatnonzero(fresh & (cut.held_out == is_dev)))
+            state["characters"] += size
             count_in(state, cut.documents, cut.blank, cut.held_out, cut.lengths, fresh)
             if shards != [writer.count for writer in writers]:
                 save(position, fingerprints)
-            progress.add(sum(cut.documents))
+            done = sum(state[part]["documents"] for part in PARTS)
+            speed = (done - before) / (time.perf_counter() - start)
+            progress.add(size, f"{done:,} of {total:,} documents  {speed:,.1f} documents/s  ")
         save([len(files), 0], fingerprints)
     finish(output, files, state, writers)
     report(output, files, state, total - before, time.perf_counter() - start, options)

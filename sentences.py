@@ -98,4 +98,4 @@ def tokenizer(user_dict: Optional[str] = None):
 
 def segment(sentence: str, user_dict: Optional[str] = None) -> str:
     """Return the words of a sentence, as jieba cuts them, with blanks between."""
-    return " ".join(word for word in tokenizer(user_dict).cut(sentence) if not word.isspace())
+    return " ".join(" ".join(tokenizer(user_dict).cut(sentence)).split())  # white space is a word for jieba
