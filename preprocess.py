@@ -200,7 +200,7 @@ def sentences(options) -> None:
     if before:
         say(f"goes on after {before:,} of {total:,} documents and {state['train']['shards']} shards for training")
     characters = sum(file["characters"] for file in files)
-    progress = Progress(characters, "million characters", 10**6, done=state["characters"])
+    progress = Progress(characters, "thousand characters", 1000, done=state["characters"])
 
     def save(position, fingerprints):
         for writer in writers:
