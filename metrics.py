@@ -197,13 +197,13 @@ class Progress:
         self.done = self._before = done
         self._start = time.perf_counter()
 
-    def add(self, amount: int) -> None:
-        """Count some more and show it."""
+    def add(self, amount: int, note: str = "") -> None:
+        """Count some more and show it, after a note."""
         tenth = 10 * self.done // self.total
         self.done += amount
         speed = (self.done - self._before) / max(1e-6, time.perf_counter() - self._start)
         text = (
-            f"{self.done // self.scale:,} of {self.total // self.scale:,} {self.unit}  "
+            f"{note}{self.done // self.scale:,} of {self.total // self.scale:,} {self.unit}  "
             f"{speed / self.scale:,.1f} {self.unit}/s  left {duration((self.total - self.done) / max(1e-6, speed))}"
         )
         show_progress(min(self.done, self.total), self.total, text)

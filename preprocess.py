@@ -1,109 +1,269 @@
-"""Make a corpus from raw text, and a vocabulary from a corpus.
+"""Make a corpus from raw documents, and a vocabulary from a corpus.
 
     python preprocess.py sentences --input my_texts/ --output data/mine
     python preprocess.py vocabulary --input data/mine/train --output data/mine/vocabulary.txt
 
-`sentences` reads UTF-8 text in which a blank line separates documents. It cuts sentences after 。！？ and
-their like, words with jieba, and writes one sentence a line to OUTPUT/train/ and OUTPUT/dev/. Whether a
-document is held out for dev depends on a hash of its text, so it is the same every time.
+`sentences` reads UTF-8 or GB18030 text, packed (.gz) or not, in which a blank line separates documents, or .jsonl with
+one document a line. It cuts sentences after 。！？ and their like, words with jieba, and writes one sentence a line to
+OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev depends
+on a hash of its text, so it is the same every time. A run that was stopped or killed goes on when it is started again.
+
+1. Every file is read once: what cannot be decoded is found before hours are spent, and the documents are counted.
+2. The documents are handed to the workers in chunks; these cut sentences and words.
+3. The chunks come back in order; repeated sentences are dropped, the rest goes to shards. Whenever a shard is
+   complete, OUTPUT/.unfinished/state.json gets the place in the input that belongs to it.
 """
 
 import argparse
+import contextlib
+import functools
 import hashlib
 import itertools
-import logging
+import json
 import os
 import re
+import shutil
 import sys
+import time
 from pathlib import Path
-from typing import Iterable, Iterator, List, TextIO
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
 
 from checkpoint import write_text
-from options import fail
-from reader import InputError, Vocabulary, find_files, read_lines
+from documents import check_file, documents, find_texts, is_held_out, same_file
+from metrics import Progress, duration, say
+from options import Parser, fail, positive_int, share
+from reader import InputError, Vocabulary
+from sentences import normalise, segment, split_sentences, tokenizer
+from shards import Seen, ShardWriter
+from summary import PARTS, count_in, empty_figures, plot, summarise
+from workers import in_order
 
-# An end of sentence takes the closing quotes and brackets after it along.
-SENTENCE = re.compile(r"[^。！？!?]*(?:[。！？!?]+[”’』」）)】》]*|$)")
-
-
-def split_sentences(paragraph: str) -> List[str]:
-    """Return the sentences of a paragraph; joined up they are the paragraph without white space at cuts."""
-    return [sentence for sentence in (match.strip() for match in SENTENCE.findall(paragraph)) if sentence]
-
-
-def segment(sentence: str) -> str:
-    """Return the words of a sentence, as jieba cuts them, with blanks between."""
-    import jieba  # loads its dictionary on first use; the vocabulary command does without
-
-    jieba.setLogLevel(logging.WARNING)
-    return " ".join(word for word in jieba.cut(sentence) if not word.isspace())
+CHUNK = 2**16  # characters handed to a worker at once
+Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is held out for dev, lines
 
 
-def documents(path: Path) -> Iterator[List[str]]:
-    """Yield the non-blank lines of each document of a file."""
-    lines = itertools.chain.from_iterable(read_lines(path))
-    for blank, document in itertools.groupby(lines, key=lambda line: not line.strip()):
-        if not blank:
-            yield list(document)
+class Cut(NamedTuple):
+    """What becomes of a chunk."""
+
+    documents: List[int]  # that start in it, for train and dev
+    blank: int  # how many of them hold no sentence
+    lines: List[str]  # sentences, words apart by blanks
+    held_out: np.ndarray  # 1 where a sentence goes to dev, uint8 [sentences]
+    lengths: np.ndarray  # words of each sentence, int64 [sentences]
+    fingerprints: np.ndarray  # of each sentence, uint64 [sentences], never 0
 
 
-def is_held_out(document: Iterable[str], dev_fraction: float) -> bool:
-    """Say whether a document goes to dev, from its text alone."""
-    digest = hashlib.sha256("\n".join(document).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") < dev_fraction * 2**64
+def cut_chunk(chunk: List[Document], width: str, user_dict: Optional[str]) -> Cut:
+    """Cut the sentences and words of some documents."""
+    documents, blank, lines, held_out = [0, 0], 0, [], []
+    for starts, is_dev, raw in chunk:
+        before = len(lines)
+        sentences = itertools.chain.from_iterable(split_sentences(normalise(line, width)) for line in raw)
+        lines += filter(None, (segment(sentence, user_dict) for sentence in sentences))
+        held_out += [is_dev] * (len(lines) - before)
+        documents[is_dev] += starts
+        blank += starts and len(lines) == before
+    lengths = np.array([line.count(" ") + 1 for line in lines], dtype=np.int64)
+    digests = b"".join(hashlib.sha256(line.encode("utf-8")).digest()[:8] for line in lines)
+    fingerprints = np.maximum(np.frombuffer(digests, dtype="<u8"), np.uint64(1))
+    return Cut(documents, blank, lines, np.array(held_out, dtype=np.uint8), lengths, fingerprints)
 
 
-class ShardWriter:
-    """Writes lines to numbered files of about `size` bytes; a file gets its name when it is complete."""
+def chunks(
+    files: List[dict], text_field: str, dev_fraction: float, position: Tuple[int, int]
+) -> Iterator[Tuple[Tuple[Tuple[int, int], int], List[Document]]]:
+    """Yield documents in chunks, each with where it ends and how many characters it has.
 
-    def __init__(self, folder: Path, size: int):
-        self.folder, self.size = folder, size
-        self.count = self.lines = self.written = 0
-        self.file: TextIO = None
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; choose another --output, or delete it first")
+    An end is a position in the input: a file's number, and how many pieces of that file are done.
 
-    def write(self, line: str) -> None:
-        if self.file is None:
-            self.file = open(self.folder / ".writing", "w", encoding="utf-8", newline="\n")
-        self.file.write(line + "\n")
-        self.lines += 1
-        self.written += len(line.encode("utf-8")) + 1
-        if self.written >= self.size:
-            self.close()
+    Args:
+        position: where to start; the chunks are the same as those of a run from the start.
 
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            os.replace(self.folder / ".writing", self.folder / f"part_{self.count:05d}.txt")
-            self.file, self.written, self.count = None, 0, self.count + 1
+    Raises:
+        InputError: a file is not what it was when it was checked.
+    """
+    chunk: List[Document] = []
+    size, is_dev = 0, False
+    for number in range(position[0], len(files)):
+        file = files[number]
+        if file["error"]:
+            continue
+        now = same_file(file["path"])
+        if now != {name: file[name] for name in now}:
+            raise InputError(
+                f"{file['path']} has changed since this run was started; delete the output folder and start afresh"
+            )
+        for pieces, (starts, lines) in enumerate(documents(file["path"], file["encoding"], text_field), start=1):
+            if starts:
+                is_dev = is_held_out(lines, dev_fraction)
+            if number == position[0] and pieces <= position[1]:
+                continue
+            chunk.append((starts, is_dev, lines))
+            size += sum(map(len, lines))
+            if size >= CHUNK or len(chunk) == CHUNK:
+                yield ((number, pieces), size), chunk
+                chunk, size = [], 0
+    if chunk:
+        yield ((len(files), 0), size), chunk
+
+
+def check_files(options) -> List[dict]:
+    """Read every file once; return `documents.check_file` of each.
+
+    Raises:
+        InputError: one cannot be read, and not `--on_bad_file skip`.
+    """
+    paths = find_texts(options.input)
+    progress = Progress(len(paths), "files checked")
+    check = functools.partial(check_file, text_field=options.text_field)
+    files = []
+    with contextlib.closing(in_order(check, ((path, path) for path in paths), options.workers)) as checked:
+        for _, file in checked:
+            if file["error"] and options.on_bad_file == "stop":
+                raise InputError(f"{file['error']} (--on_bad_file skip leaves such files out)")
+            files.append(file)
+            progress.add(1)
+    if not any(file["documents"] for file in files):
+        raise InputError(f"no text in the {len(files)} files of --input")
+    return files
+
+
+def settings_of(options) -> Dict[str, Any]:
+    """Return what decides what is written."""
+    names = ("input", "shard_size", "dev_fraction", "text_field", "normalise", "duplicates", "duplicates_memory")
+    settings = {name: getattr(options, name) for name in (*names, "user_dict")}
+    if options.user_dict:
+        settings["user_dict_sha256"] = hashlib.sha256(Path(options.user_dict).read_bytes()).hexdigest()
+    return settings
+
+
+def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
+    """Begin a run, or go on with an unfinished one.
+
+    Returns:
+        what is known of the files, and how far the run had got.
+
+    Raises:
+        InputError: the output is taken, or the unfinished run was another.
+    """
+    output, settings = Path(options.output), settings_of(options)
+    work = output / ".unfinished"
+    shutil.rmtree(output / ".finished", ignore_errors=True)
+    if (work / "state.json").exists():
+        before = json.loads((work / "settings.json").read_text(encoding="utf-8"))
+        other = [f"--{name} was {before.get(name)!r}" for name in settings if settings[name] != before.get(name)]
+        if other:
+            raise InputError(
+                f"{output} holds an unfinished run with other settings ({'; '.join(other)}); give the same to go on, "
+                "or delete the folder"
+            )
+        files = [json.loads(line) for line in (work / "files.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+        return files, json.loads((work / "state.json").read_text(encoding="utf-8"))
+    for part in PARTS:
+        if (output / part).exists() and any((output / part).iterdir()):
+            raise InputError(f"{output / part} is not empty; choose another --output, or delete it first")
+    files = check_files(options)
+    work.mkdir(parents=True, exist_ok=True)
+    write_text(work / "settings.json", json.dumps(settings, ensure_ascii=False))
+    write_text(work / "files.jsonl", "".join(json.dumps(file) + "\n" for file in files))
+    state = {"position": [0, 0], "remembered": 0, "characters": 0, **empty_figures()}
+    write_text(work / "state.json", json.dumps(state))
+    return files, state
+
+
+def remember(path: Path, count: int, size: int) -> Seen:
+    """Return a memory of `size` bytes with the first `count` sentences of an interrupted run, from its fingerprints."""
+    seen = Seen(size)
+    with open(path, "ab") as file:
+        file.truncate(8 * count)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**23), b""):
+            seen.add(np.frombuffer(block, dtype="<u8"))
+    return seen
 
 
 def sentences(options) -> None:
     """The `sentences` command."""
-    paths = find_files(options.input)
-    train, dev = (ShardWriter(Path(options.output) / part, options.shard_size) for part in ("train", "dev"))
-    seen = set()
-    repeated = 0
-    for path in paths:
-        for document in documents(path):
-            writer = dev if is_held_out(document, options.dev_fraction) else train
-            for sentence in itertools.chain.from_iterable(map(split_sentences, document)):
-                line = segment(sentence)
-                fingerprint = hashlib.sha256(line.encode("utf-8")).digest()[:8]
-                if fingerprint in seen:
-                    repeated += 1
-                else:
-                    seen.add(fingerprint)
-                    writer.write(line)
-    train.close()
-    dev.close()
-    if not dev.lines and options.dev_fraction > 0:
+    start = time.perf_counter()
+    output = Path(options.output)
+    tokenizer(options.user_dict)  # a wrong dictionary is found at once, and forked workers share it
+    files, state = open_run(options)
+    work = output / ".unfinished"
+    seen = None
+    if options.duplicates == "drop":
+        seen = remember(work / "fingerprints.u8", state["remembered"], options.duplicates_memory)
+    writers = [ShardWriter(output / p, options.shard_size, state[p]["shards"], state[p]["written"]) for p in PARTS]
+    before = sum(state[part]["documents"] for part in PARTS)
+    total = sum(file["documents"] for file in files)
+    if before:
+        say(f"goes on after {before:,} of {total:,} documents and {state['train']['shards']} shards for training")
+    characters = sum(file["characters"] for file in files)
+    progress = Progress(characters, "thousand characters", 1000, done=state["characters"])
+
+    def save(position, fingerprints):
+        for writer in writers:
+            writer.sync()
+        fingerprints.flush()
+        os.fsync(fingerprints.fileno())
+        state["position"] = position
+        for part, writer in zip(PARTS, writers):
+            state[part].update(shards=writer.count, written=writer.written)
+        write_text(work / "state.json", json.dumps(state))
+
+    tasks = chunks(files, options.text_field, options.dev_fraction, state["position"])
+    work_on = functools.partial(cut_chunk, width=options.normalise, user_dict=options.user_dict)
+    with contextlib.closing(in_order(work_on, tasks, options.workers)) as cuts, open(
+        work / "fingerprints.u8", "ab"
+    ) as fingerprints:
+        for (position, size), cut in cuts:
+            fresh = np.ones(len(cut.lines), dtype=bool) if seen is None else seen.new(cut.fingerprints)
+            if seen is not None:
+                seen.add(cut.fingerprints[fresh])
+                cut.fingerprints[fresh].tofile(fingerprints)
+                state["remembered"] += int(fresh.sum())
+            shards = [writer.count for writer in writers]
+            for writer, is_dev in zip(writers, (0, 1)):
+                writer.add(cut.lines[index] for index in np.flatnonzero(fresh & (cut.held_out == is_dev)))
+            state["characters"] += size
+            count_in(state, cut.documents, cut.blank, cut.held_out, cut.lengths, fresh)
+            if shards != [writer.count for writer in writers]:
+                save(position, fingerprints)
+            done = sum(state[part]["documents"] for part in PARTS)
+            speed = (done - before) / (time.perf_counter() - start)
+            progress.add(size, f"{done:,} of {total:,} documents  {speed:,.1f} documents/s  ")
+        save([len(files), 0], fingerprints)
+    finish(output, files, state, writers)
+    report(output, files, state, total - before, time.perf_counter() - start, options)
+
+
+def finish(output: Path, files: List[dict], state: Dict[str, Any], writers: List[ShardWriter]) -> None:
+    """Give the last shards their names, write the summary, and put away what only an unfinished run needs."""
+    for part, writer in zip(PARTS, writers):
+        writer.close()
+        state[part]["shards"] = writer.count
+    summary = summarise(files, state)
+    write_text(output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    plot(summary, output / "summary.png")
+    os.replace(output / ".unfinished", output / ".finished")  # from here on it is whole, also if we are killed
+    shutil.rmtree(output / ".finished")
+
+
+def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, seconds: float, options) -> None:
+    """Print what was made."""
+    train, dev = (state[part] for part in PARTS)
+    for file in files:
+        if file["error"]:
+            print(f"left out: {file['error']}")
+    if not dev["sentences"] and options.dev_fraction > 0:
         print(f"warning: no document fell to dev; with so few, raise --dev_fraction (now {options.dev_fraction})")
+    bad = sum(file["error"] is not None for file in files)
     print(
-        f"{len(paths)} files: {train.lines} sentences for training in {train.count} shards, {dev.lines} for dev in "
-        f"{dev.count}, {repeated} repeated ones dropped"
+        f"{len(files) - bad} files, {train['documents'] + dev['documents']:,} documents: {train['sentences']:,} "
+        f"sentences ({train['words']:,} words) for training in {train['shards']} shards, {dev['sentences']:,} for dev "
+        f"in {dev['shards']}; {state['repeated']} repeated ones dropped, {bad} bad files left out\n"
+        f"{done:,} documents in {duration(seconds)}; {output / 'summary.json'} and summary.png have more"
     )
 
 
@@ -125,18 +285,43 @@ def _size(text: str) -> int:
 
 def main(arguments=None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="preprocess.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("sentences", help="raw text → segmented shards")
-    make.add_argument("--input", nargs="+", required=True, help="files, folders or glob patterns")
-    make.add_argument("--output", required=True, help="folder that gets train/ and dev/")
+    make = commands.add_parser("sentences", help="raw documents → segmented shards")
+    make.add_argument("--input", nargs="+", required=True, help="files, glob patterns, or folders with all in them")
+    make.add_argument("--output", required=True, help="folder that gets train/, dev/ and the summary")
     make.add_argument("--shard_size", type=_size, default="100MB", help="size of one shard (default: 100MB)")
-    make.add_argument("--dev_fraction", type=float, default=0.01, help="share of documents for dev (default: 0.01)")
+    make.add_argument("--dev_fraction", type=share, default=0.01, help="share of documents for dev (default: 0.01)")
+    make.add_argument("--text_field", default="text", help="what holds the document in .jsonl (default: text)")
+    make.add_argument(
+        "--normalise",
+        choices=["none", "half", "full"],
+        default="none",
+        help="half: full-width letters, digits and signs become ASCII; full: the other way; "
+        "both: white space becomes one blank, control characters go (default: none)",
+    )
+    make.add_argument("--user_dict", help="words for jieba, UTF-8: `word [count] [tag]` on each line")
+    make.add_argument(
+        "--duplicates",
+        choices=["drop", "keep"],
+        default="drop",
+        help="repeated sentences (default: drop)",
+    )
+    make.add_argument(
+        "--duplicates_memory",
+        type=_size,
+        default="256MB",
+        help="what drop may use: 17 bytes a sentence; beyond that the oldest are forgotten (default: 256MB)",
+    )
+    make.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: one a core)")
+    make.add_argument(
+        "--on_bad_file", choices=["stop", "skip"], default="stop", help="what cannot be decoded (default: stop)"
+    )
     make = commands.add_parser("vocabulary", help="segmented shards → vocabulary file")
     make.add_argument("--input", nargs="+", required=True, help="the training shards: files, folders or patterns")
     make.add_argument("--output", required=True, help="the vocabulary file")
-    make.add_argument("--min_count", type=int, default=2, help="leave out words seen less often (default: 2)")
-    make.add_argument("--max_size", type=int, help="at most so many words, <S> </S> <UNK> included")
+    make.add_argument("--min_count", type=positive_int, default=2, help="leave out rarer words (default: 2)")
+    make.add_argument("--max_size", type=positive_int, help="at most so many words, <S> </S> <UNK> included")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         {"sentences": sentences, "vocabulary": vocabulary}[options.command](options)
@@ -144,6 +329,8 @@ def main(arguments=None) -> None:
         fail(error)
     except OSError as error:
         fail(InputError(f"cannot write {options.output}: {error.strerror}"))
+    except KeyboardInterrupt:
+        fail(InputError("stopped; the same command goes on from the last complete shard"))
 
 
 if __name__ == "__main__":

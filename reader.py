@@ -15,8 +15,11 @@
    The backward direction reads the same sentences at the same places, each from its end.
 """
 
+import contextlib
 import glob
 import hashlib
+import heapq
+import itertools
 import os
 import shutil
 import tempfile
@@ -91,6 +94,42 @@ def find_files(paths: Union[PathLike, Sequence[PathLike]]) -> List[Path]:
     return [Path(path) for path in found]
 
 
+def count_words(paths: Union[PathLike, Sequence[PathLike]], limit: int = 2**21) -> Iterator[Tuple[str, int]]:
+    """Yield every word of segmented text and its count, in code point order.
+
+    Args:
+        paths: see `find_files`.
+        limit: words in memory; when there are more (and at most those of one block), they go to a temporary file.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
+        counts: Counter = Counter()
+        spilled: List[Iterable[Tuple[str, int]]] = []
+        for path in find_files(paths):
+            for block in read_lines(path):
+                counts.update(word for line in block for word in line.split())
+                if len(counts) > limit:
+                    spilled.append(_spill(sorted(counts.items()), folder, files))
+                    counts.clear()
+                    if len(spilled) == 64:  # files open at once
+                        with files.pop_all():
+                            spilled = [_spill(_added_up(spilled), folder, files)]
+        yield from _added_up([*spilled, sorted(counts.items())])
+
+
+def _spill(counts: Iterable[Tuple[str, int]], folder: str, files: contextlib.ExitStack) -> Iterator[Tuple[str, int]]:
+    """Write words and counts to a file; return what reads them back. `files` closes it."""
+    file = files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=folder))
+    file.writelines(f"{word} {count}\n" for word, count in counts)
+    file.seek(0)
+    return ((word, int(count)) for word, count in map(str.split, file))
+
+
+def _added_up(sources: Iterable[Iterable[Tuple[str, int]]]) -> Iterator[Tuple[str, int]]:
+    """Merge sorted counts."""
+    for word, group in itertools.groupby(heapq.merge(*sources), key=lambda pair: pair[0]):
+        yield word, sum(count for _, count in group)
+
+
 class Vocabulary:
     """Words and their ids: the line numbers of a file with one word a line, counted from 0.
 
@@ -154,18 +193,18 @@ class Vocabulary:
             the specials and then the words, most frequent first (ties in code point order), and the share of
             the text's words that is covered.
         """
-        counts: Counter = Counter()
-        for path in find_files(paths):
-            for block in read_lines(path):
-                counts.update(word for line in block for word in line.split())
-        total = sum(counts.values())
         specials = [START, END, UNKNOWN]
-        for word in specials:
-            counts.pop(word, None)
-        words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
-        if max_size is not None:
-            words = words[: max(0, max_size - len(specials))]
-        return specials + words, sum(counts[word] for word in words) / max(1, total)
+        common: List[Tuple[int, str]] = []
+        total = 0
+        for word, count in count_words(paths):
+            total += count
+            if count >= min_count and word not in specials:
+                common.append((-count, word))
+                if max_size is not None and len(common) >= 2 * max_size + 2**16:
+                    common = heapq.nsmallest(max_size, common)
+        room = len(common) if max_size is None else max(0, max_size - len(specials))
+        chosen = heapq.nsmallest(room, common)
+        return specials + [word for _, word in chosen], -sum(count for count, _ in chosen) / max(1, total)
 
 
 class Shard(NamedTuple):

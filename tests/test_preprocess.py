@@ -1,29 +1,18 @@
-"""preprocess.py: raw text to shards and vocabulary."""
+"""preprocess.py: raw documents to shards and vocabulary."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+import time
 
 import jieba
 import pytest
 from conftest import ROOT
 
 import preprocess
-from preprocess import split_sentences
 from reader import Vocabulary
-
-
-@pytest.mark.parametrize(
-    "paragraph, expected",
-    [
-        ("今天下雨。明天呢？走吧！", ["今天下雨。", "明天呢？", "走吧！"]),
-        ("他说：“你好。”她笑了。", ["他说：“你好。”", "她笑了。"]),
-        ("圆周率是3.14……还有呢", ["圆周率是3.14……还有呢"]),
-        ("真的？！（是的。）好", ["真的？！", "（是的。）", "好"]),
-        ("没有标点", ["没有标点"]),
-        ("  \u3000 ", []),
-    ],
-)
-def test_sentences_end_where_a_reader_would_end_them(paragraph, expected):
-    assert split_sentences(paragraph) == expected
 
 
 @pytest.fixture
@@ -58,6 +47,176 @@ def test_dev_is_the_same_every_time_and_whole_documents(raw, tmp_path):
     assert lines(tmp_path / "one" / "dev") == lines(tmp_path / "two" / "dev")
 
 
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(raw, output, *more):
+    preprocess.main(
+        [
+            "sentences",
+            "--input",
+            str(raw),
+            "--output",
+            str(output),
+            "--shard_size",
+            "1KB",
+            "--dev_fraction",
+            "0.2",
+            *more,
+        ]
+    )
+    return tree(output)
+
+
+def test_the_number_of_workers_changes_nothing_and_the_summary_is_true(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess, "CHUNK", 100)
+    one = run(raw, tmp_path / "one", "--workers", "1")
+    assert run(raw, tmp_path / "three", "--workers", "3") == one
+    assert len(one) > 7 and one["summary.png"].startswith(b"\x89PNG")
+    summary = json.loads(one["summary.json"].decode("utf-8"))
+    train, dev = lines(tmp_path / "one" / "train"), lines(tmp_path / "one" / "dev")
+    assert [summary[part]["sentences"] for part in ("train", "dev")] == [len(train), len(dev)]
+    assert [summary[part]["words"] for part in ("train", "dev")] == [
+        sum(map(len, map(str.split, p))) for p in (train, dev)
+    ]
+    assert summary["train"]["documents"] + summary["dev"]["documents"] == 202
+    assert summary["train"]["shards"] == len(list((tmp_path / "one" / "train").iterdir()))
+    lengths = sorted(len(line.split()) for line in train + dev)
+    assert [lengths.count(number) for number in range(lengths[-1] + 1)] == summary["sentences_by_words"]
+    of_all = summary["words_per_sentence"]
+    assert [of_all["median"], of_all["longest"]] == [lengths[len(lengths) // 2], lengths[-1]]
+    assert of_all["mean"] == round(sum(lengths) / len(lengths), 2)
+    assert summary["dropped"] == {"repeated_sentences": 1, "documents_without_text": 0, "bad_files": []}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("duplicates", ["drop", "keep"])
+def test_killed_at_any_file_operation_and_started_again_it_writes_the_same(raw, tmp_path, monkeypatch, duplicates):
+    monkeypatch.setattr(preprocess, "CHUNK", 200)
+    (raw / "c.txt").write_text((raw / "b.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    more = ("--workers", "1", "--duplicates", duplicates)
+    whole = run(raw, tmp_path / "whole", *more)
+    real, calls, renamed = os.replace, [], []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) % 13 == 6:
+            raise Killed  # before the rename
+        real(source, target)
+        renamed.append(str(target))
+        if len(calls) % 13 == 0:
+            raise Killed  # after it
+
+    monkeypatch.setattr(os, "replace", replace)
+    kills, done = 0, False
+    while not done:
+        try:
+            run(raw, tmp_path / "killed", *more)
+            done = True
+        except Killed:
+            kills += 1
+            assert kills < 100
+            done = (tmp_path / "killed" / ".finished").exists()  # it was the last rename of all
+    written = tree(tmp_path / "killed")
+    assert {name: written[name] for name in written if not name.startswith(".finished")} == whole
+    assert kills > 3
+    # A complete shard is written again only if its state was not, which is at most once for each kill.
+    assert sum("part_" in name for name in renamed) <= sum("part_" in name for name in whole) + 4 * kills
+
+
+def test_kill_9_and_the_workers_end_too(raw, tmp_path):
+    (raw / "d.txt").write_text(
+        "\n\n".join(f"北京有{n}个公园，上海有{n + 1}条河。" for n in range(30000)), encoding="utf-8"
+    )
+    arguments = ["sentences", "--input", str(raw), "--output", str(tmp_path / "killed"), "--shard_size", "40KB"]
+    code = "import sys, preprocess; preprocess.main(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "--workers", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    first = tmp_path / "killed" / "train" / "part_00000.txt"
+    state = tmp_path / "killed" / ".unfinished" / "state.json"
+    deadline = time.time() + 120
+    while not (state.exists() and json.loads(state.read_text(encoding="utf-8"))["train"]["shards"]):
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    written = first.stat().st_mtime_ns
+    while True:  # its process group is empty once the workers have ended
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        assert time.time() < deadline
+        time.sleep(0.1)
+    preprocess.main([*arguments, "--workers", "1"])
+    arguments[4] = str(tmp_path / "whole")
+    preprocess.main([*arguments, "--workers", "1"])
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+    assert first.stat().st_mtime_ns == written
+
+
+def test_an_unfinished_run_is_gone_on_with_only_as_it_was_begun(raw, tmp_path, monkeypatch, capsys):
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(preprocess, "finish", die)
+    with pytest.raises(Killed):
+        run(raw, tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        run(raw, tmp_path / "out", "--normalise", "half")
+    assert "unfinished run with other settings (--normalise was 'none')" in capsys.readouterr().err
+    state = tmp_path / "out" / ".unfinished" / "state.json"
+    started = json.loads(state.read_text(encoding="utf-8"))
+    state.write_text(json.dumps({**started, "position": [1, 0]}), encoding="utf-8")
+    with open(raw / "b.txt", "a", encoding="utf-8") as file:
+        file.write("又一句。")
+    with pytest.raises(SystemExit):
+        run(raw, tmp_path / "out")
+    assert "b.txt has changed since this run was started" in capsys.readouterr().err
+
+
+def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
+    (raw / "bad.txt").write_bytes("中文内容很多很多".encode() + b"\xff")
+    (raw / "gbk.txt").write_bytes("国标编码的文件，不长。".encode("gb18030"))
+    with pytest.raises(SystemExit):
+        run(raw, tmp_path / "out")
+    error = capsys.readouterr().err
+    assert "bad.txt: not UTF-8 from end to end: byte 24 is 0xff" in error and "--on_bad_file skip" in error
+    assert not (tmp_path / "out").exists()
+    written = run(raw, tmp_path / "out", "--on_bad_file", "skip")
+    assert "1 bad files left out" in capsys.readouterr().out
+    summary = json.loads(written["summary.json"].decode("utf-8"))
+    assert [("bad.txt" in text and "byte 24" in text) for text in summary["dropped"]["bad_files"]] == [True]
+    assert summary["files"]["read"] == 3 and summary["files"]["gb18030"] == 1
+    assert "国标" in "".join(lines(tmp_path / "out" / "train") + lines(tmp_path / "out" / "dev"))
+
+
+def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr("documents.PIECE", 50)
+    monkeypatch.setattr(preprocess, "CHUNK", 60)
+    texts = [[f"文{number}的第{line}行，都一样。好。" for line in range(10)] for number in range(20)]
+    with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"body": "\n".join(text)}) + "\n" for text in [*texts, [" "]])
+    run(tmp_path / "a.jsonl", tmp_path / "out", "--text_field", "body", "--duplicates", "keep")
+    train, dev = (set(lines(tmp_path / "out" / part)) for part in ("train", "dev"))
+    for number in range(20):
+        own = {preprocess.segment(line.split("。")[0] + "。") for line in texts[number]}
+        assert own <= train and not own & dev or own <= dev and not own & train
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["train"]["sentences"] + summary["dev"]["sentences"] == 400
+    assert summary["dropped"]["documents_without_text"] == 1 and summary["dropped"]["repeated_sentences"] == 0
+    assert summary["train"]["documents"] + summary["dev"]["documents"] == 21 and dev and train
+
+
 def test_vocabulary_command(raw, tmp_path, capsys):
     path = tmp_path / "v" / "vocabulary.txt"
     (raw / "c.txt").write_text("猫 爱 鱼\n猫 爱\n", encoding="utf-8")
@@ -71,11 +230,19 @@ def test_vocabulary_command(raw, tmp_path, capsys):
     [
         (["sentences", "--input", "nowhere", "--output", "OUT"], "no file matches 'nowhere'"),
         (["sentences", "--input", "RAW", "--output", "RAW/a.txt"], "cannot write .*Not a directory"),
+        (
+            ["sentences", "--input", "RAW", "--output", "OUT", "--user_dict", "RAW/gbk"],
+            "gbk: not UTF-8: line 1, byte 0",
+        ),
+        (["sentences", "--input", "RAW/empty", "--output", "OUT"], "no text in the 1 files"),
+        (["sentences", "--input", "RAW", "--output", "OUT", "--shard_size", "0"], "must be a size such as 100MB"),
+        (["sentences", "--input", "RAW", "--output", "OUT", "--dev_fraction", "1"], "below 1, got '1'"),
         (["vocabulary", "--input", "RAW/gbk", "--output", "OUT"], "gbk: not UTF-8: line 1, byte 0"),
     ],
 )
 def test_bad_input_is_a_clear_error(raw, tmp_path, capsys, arguments, message):
     (raw / "gbk").write_bytes("中文".encode("gb18030"))
+    (raw / "empty").write_bytes(b"")
     arguments = [a.replace("RAW", str(raw)).replace("OUT", str(tmp_path / "out")) for a in arguments]
     with pytest.raises(SystemExit) as stopped:
         preprocess.main(arguments)

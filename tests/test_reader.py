@@ -9,7 +9,7 @@ import pytest
 from conftest import LM
 
 import reader
-from reader import BidirectionalReader, InputError, Vocabulary, find_files
+from reader import BidirectionalReader, InputError, Vocabulary, count_words, find_files
 
 
 @pytest.fixture
@@ -75,6 +75,20 @@ def test_build_counts_sorts_and_limits(tmp_path):
     words, covered = Vocabulary.build(tmp_path, min_count=2)
     assert words == ["<S>", "</S>", "<UNK>", "b", "a"] and covered == pytest.approx(5 / 8)
     assert Vocabulary.build(tmp_path, max_size=4)[0] == ["<S>", "</S>", "<UNK>", "b"]
+
+
+def test_counting_with_little_memory_counts_the_same(tmp_path):
+    draw = np.random.default_rng(0)
+    words = [f"词{number}" for number in draw.zipf(1.3, 20000) % 3000]
+    for shard in range(100):
+        part = words[200 * shard : 200 * shard + 200]
+        (tmp_path / f"{shard:03d}").write_text("\n".join(map(" ".join, zip(part[::2], part[1::2]))), encoding="utf-8")
+    expected = Counter(words)
+    assert list(count_words(tmp_path, limit=50)) == sorted(expected.items())  # over 64 temporary files, so merged twice
+    assert list(count_words(tmp_path)) == sorted(expected.items())
+    chosen, covered = Vocabulary.build(tmp_path, min_count=3, max_size=103)
+    ranked = sorted(expected, key=lambda word: (-expected[word], word))[:100]
+    assert chosen[3:] == ranked and covered == sum(map(expected.get, ranked)) / 20000
 
 
 def test_not_utf8_names_file_line_and_byte(tmp_path, vocabulary):
