@@ -31,14 +31,14 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from checkpoint import write_text
-from documents import check_file, documents, find_texts, is_held_out, same_file
+from corpus.documents import check_file, documents, find_texts, is_held_out, same_file
+from corpus.sentences import normalise, segment, split_sentences, tokenizer
+from corpus.shards import Seen, ShardWriter
+from corpus.summary import PARTS, count_in, empty_figures, plot, summarise
+from corpus.workers import in_order
 from metrics import Progress, duration, say
 from options import Parser, fail, positive_int, share
 from reader import InputError, Vocabulary
-from sentences import normalise, segment, split_sentences, tokenizer
-from shards import Seen, ShardWriter
-from summary import PARTS, count_in, empty_figures, plot, summarise
-from workers import in_order
 
 CHUNK = 2**16  # characters handed to a worker at once
 Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is held out for dev, lines

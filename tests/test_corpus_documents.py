@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-import documents as documents_file
-from documents import check_file, detect_encoding, documents, find_texts, is_held_out
+from corpus import documents as documents_file
+from corpus.documents import check_file, detect_encoding, documents, find_texts, is_held_out
 from reader import InputError
 
 TEXT = "第一篇。\n第二行。\n \n\n第二篇，联通。\r\n\n第三篇"

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from corpus.workers import in_order
 from reader import InputError
-from workers import in_order
 
 
 def _slowly(number):

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from shards import Seen, ShardWriter
+from corpus.shards import Seen, ShardWriter
 
 
 def contents(folder):

@@ -5,8 +5,8 @@ import random
 import jieba
 import pytest
 
+from corpus.sentences import normalise, segment, split_sentences, tokenizer
 from reader import InputError
-from sentences import normalise, segment, split_sentences, tokenizer
 
 
 @pytest.mark.parametrize(
