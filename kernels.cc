@@ -148,7 +148,8 @@ void lstm_row(float* __restrict g, const float* __restrict before, float* __rest
 }
 
 // The same backwards: activated gates become their gradients, d_cell that of the cell before; d_bias sums the former.
-void lstm_row_backward(float* __restrict g, const float* __restrict before, const float* __restrict next,
+// The new cell, which nothing needs any more, becomes the row's output (output gate * tanh(new cell)).
+void lstm_row_backward(float* __restrict g, const float* __restrict before, float* __restrict next,
                        const float* __restrict d_output, float* __restrict d_cell, float* __restrict d_bias,
                        int64_t size, float bound) {
 #pragma GCC ivdep
@@ -169,6 +170,7 @@ void lstm_row_backward(float* __restrict g, const float* __restrict before, cons
     d_bias[2 * size + k] += d_forget;
     d_bias[3 * size + k] += d_out;
     d_cell[k] = d * forget;
+    next[k] = out * squashed;
   }
 }
 
@@ -282,13 +284,13 @@ int set_threads(int count) { return mkl_set_threads(count); }
 // All steps of one LSTM layer. Each array of pointers has one for each direction; weights as in lstmp.py:
 //   input [steps, batch, embed], hidden [batch, embed], cell [batch, size] are read;
 //   hiddens [steps + 1, batch, embed] and cells [held + 1, batch, size] get the first state in front,
-//   gates [held, batch, 4 * size] the activated gates, outputs [held, batch, size] output gate * tanh(cell),
+//   gates [held, batch, 4 * size] the activated gates,
 // where held is `steps`, or 1 without `keep` (no backward pass will follow); then cells ends with the last one.
 void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, float cell_clip,
                 float proj_clip, int64_t keep, const float* const* input, const float* const* gate_w,
                 const float* const* recurrent_w, const float* const* projection_w, const float* const* bias,
                 const float* const* hidden, const float* const* cell, float* const* gates, float* const* hiddens,
-                float* const* cells, float* const* outputs) {
+                float* const* cells) {
   const Parts parts(directions, batch);
   Weights weights;
   weights.add(gate_w, embed, 4 * size, false, parts);
@@ -301,18 +303,19 @@ void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed,
     const Weight& projection = *weights.all[2 * directions + d];
     std::memcpy(hiddens[d] + first * embed, hidden[d] + first * embed, rows * embed * sizeof(float));
     std::memcpy(cells[d] + first * size, cell[d] + first * size, rows * size * sizeof(float));
+    std::vector<float> output(rows * size);
     for (int64_t t = 0; t < steps; ++t) {
       const int64_t held = keep ? t * batch + first : first;
       const int64_t before = keep ? held : t % 2 * batch + first, after = keep ? held + batch : (t + 1) % 2 * batch + first;
-      float *g = gates[d] + held * 4 * size, *o = outputs[d] + held * size;
+      float* g = gates[d] + held * 4 * size;
       float *h = hiddens[d] + (t * batch + first) * embed, *next = h + batch * embed;
       for (int64_t r = 0; r < rows; ++r) std::memcpy(g + r * 4 * size, bias[d], 4 * size * sizeof(float));
       gate.product(input[d] + (t * batch + first) * embed, g, true);
       recurrent.product(h, g, true);
       for (int64_t r = 0; r < rows; ++r)
-        lstm_row(g + r * 4 * size, cells[d] + (before + r) * size, cells[d] + (after + r) * size, o + r * size, size,
+        lstm_row(g + r * 4 * size, cells[d] + (before + r) * size, cells[d] + (after + r) * size, &output[r * size], size,
                  cell_clip);
-      projection.product(o, next, false);
+      projection.product(output.data(), next, false);
       for (int64_t k = 0; k < rows * embed; ++k) next[k] = clip(next[k], proj_clip);
     }
     if (!keep && steps % 2 == 0)
@@ -321,12 +324,12 @@ void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed,
 }
 
 // From the gradients of the outputs, d_outputs [steps, batch, embed], and what `lstm_steps` kept:
-//   gates turn into their gradients before activation, d_projected [steps, batch, embed] gets those of the projection
+//   gates turn into their gradients before activation, cells[1:] into the outputs before the projection, d_projected [steps, batch, embed] gets those of the projection
 //   before its clip, d_input [steps, batch, embed] (null if not wanted) those of the input, d_bias [4 * size] its own.
 void lstm_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, float cell_clip,
                          float proj_clip, const float* const* d_outputs, const float* const* gate_w,
                          const float* const* recurrent_w, const float* const* projection_w,
-                         const float* const* hiddens, const float* const* cells, float* const* gates,
+                         const float* const* hiddens, float* const* cells, float* const* gates,
                          float* const* d_projected, float* const* d_input, float* const* d_bias) {
   const Parts parts(directions, batch);
   Weights weights;

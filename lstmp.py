@@ -26,24 +26,26 @@ class Kept(NamedTuple):
 
     gates: activated, `[steps, batch, 4·hidden]`.
     hiddens, cells: `[steps + 1, batch, …]`, the state before the first step in front.
-    outputs: output gate · tanh(cell), before the projection, `[steps, batch, hidden]`.
 
-    Where no backward pass will follow, cells holds the first and the last one, gates and outputs nothing of use.
+    Where no backward pass will follow, cells holds the first and the last one, gates nothing of use.
     """
 
     gates: Tensors
     hiddens: Tensors
     cells: Tensors
-    outputs: Tensors
 
 
 class Gradients(NamedTuple):
-    """Gradients of the gates before activation, of the projection before its clip, of inputs and bias."""
+    """Gradients of the gates before activation, of the projection before its clip, of inputs and bias.
+
+    And what was projected, output gate · tanh(cell), `[steps, batch, hidden]`: it is not worth keeping from forward.
+    """
 
     gates: Tensors
     projected: Tensors
     inputs: Tensors
     bias: Tensors
+    outputs: Tensors
 
 
 def _sum_rows(matrix):
@@ -58,7 +60,7 @@ def _shape(inputs, cells):
 def _steps_in_cpp(inputs, weights, hiddens, cells, clips, keep):
     _, steps, batch, embed, size = _shape(inputs, cells)
     held = steps if keep else 1
-    shapes = [held, batch, 4 * size], [steps + 1, batch, embed], [held + 1, batch, size], [held, batch, size]
+    shapes = [held, batch, 4 * size], [steps + 1, batch, embed], [held + 1, batch, size]
     kept = Kept(*([paddle.empty(shape) for _ in inputs] for shape in shapes))
     sizes = [*_shape(inputs, cells), int(keep)]
     kernels.call("lstm_steps", sizes, clips, inputs, *weights, hiddens, cells, *kept)
@@ -73,19 +75,20 @@ def _gradients_in_cpp(d_outputs, kept, weights, clips, wanted):
     d_bias = [paddle.empty([1, 4 * size]) for _ in d_outputs]
     read = [d_outputs, *weights[:3], kept.hiddens, kept.cells]
     kernels.call("lstm_steps_backward", shape, clips, *read, kept.gates, d_projected, d_inputs, d_bias)
-    return Gradients(kept.gates, d_projected, d_inputs, d_bias)  # written over the activated gates
+    # Written over the activated gates, and the outputs over the cells.
+    return Gradients(kept.gates, d_projected, d_inputs, d_bias, [cells[1:] for cells in kept.cells])
 
 
 def _steps_in_paddle(inputs, weights, hiddens, cells, clips, keep):
     cell_clip, proj_clip = clips
-    kept = Kept([], [], [], [])
+    kept = Kept([], [], [])
     for x, gate_w, recurrent_w, projection_w, bias, hidden, cell in zip(inputs, *weights, hiddens, cells):
         steps, batch, _ = x.shape
         if keep:
             projected = paddle.addmm(bias, x.flatten(0, 1), gate_w).reshape([steps, batch, -1])  # one for all steps
         else:  # less to hold at a time, for long sentences
             projected = (paddle.addmm(bias, step, gate_w) for step in paddle.unbind(x, axis=0))
-        all_gates, all_hiddens, all_cells, all_outputs = [], [hidden], [cell], []
+        all_gates, all_hiddens, all_cells = [], [hidden], [cell]
         for gate in projected:
             candidate, in_gate, forget_gate, out_gate = paddle.split(paddle.addmm(gate, hidden, recurrent_w), 4, axis=1)
             candidate = paddle.tanh(candidate)
@@ -97,19 +100,17 @@ def _steps_in_paddle(inputs, weights, hiddens, cells, clips, keep):
             if keep:
                 all_cells.append(cell)
                 all_gates.append(paddle.concat([candidate, in_gate, forget_gate, out_gate], axis=1))
-                all_outputs.append(output)
         kept.hiddens.append(paddle.stack(all_hiddens))
         kept.cells.append(paddle.stack(all_cells if keep else [all_cells[0], cell]))
         kept.gates.append(paddle.stack(all_gates) if keep else None)
-        kept.outputs.append(paddle.stack(all_outputs) if keep else None)
     return kept
 
 
 def _gradients_in_paddle(d_outputs, kept, weights, clips, wanted):
     cell_clip, proj_clip = clips
-    result = Gradients([], [], [], [])
+    result = Gradients([], [], [], [], [])
     for direction, (gate_w, recurrent_w, projection_w) in enumerate(zip(*weights[:3])):
-        gates, hiddens, cells, _ = (tensors[direction] for tensors in kept)
+        gates, hiddens, cells = (tensors[direction] for tensors in kept)
         # A clipped value equals the bound and has no gradient.
         inside_hidden = (hiddens[1:].abs() < proj_clip).astype(hiddens.dtype)
         inside_cell = (cells[1:].abs() < cell_clip).astype(cells.dtype)
@@ -135,7 +136,9 @@ def _gradients_in_paddle(d_outputs, kept, weights, clips, wanted):
         flat = d_gates.flatten(0, 1)
         shape = d_outputs[direction].shape
         d_inputs = paddle.matmul(flat, gate_w, transpose_y=True).reshape(shape) if wanted[direction] else None
-        for values, value in zip(result, (d_gates, paddle.stack(d_projected[::-1]), d_inputs, _sum_rows(flat))):
+        outputs = paddle.split(gates, 4, axis=2)[3] * squashed
+        found = d_gates, paddle.stack(d_projected[::-1]), d_inputs, _sum_rows(flat), outputs
+        for values, value in zip(result, found):
             values.append(value)
     return result
 
@@ -173,7 +176,7 @@ class _Steps(PyLayer):
         gradients = _gradients_in_cpp if kernels.library() else _gradients_in_paddle
         d = gradients(list(d_results[:directions]), kept, Weights(*map(list, weights), None), ctx.clips, wanted)
         d_gate_w, d_recurrent_w, d_projection_w = [], [], []
-        for x, hidden, output, d_gates, d_projected in zip(inputs, kept.hiddens, kept.outputs, d.gates, d.projected):
+        for x, hidden, output, d_gates, d_projected in zip(inputs, kept.hiddens, d.outputs, d.gates, d.projected):
             d_gates = d_gates.flatten(0, 1)
             before = hidden[:-1].flatten(0, 1)
             d_gate_w.append(paddle.matmul(x.flatten(0, 1), d_gates, transpose_x=True))
