@@ -93,12 +93,17 @@ def pretrain(work, epochs, threads):
     return work / "bilm" / (work / "bilm" / "latest").read_text(encoding="utf-8").strip()
 
 
+def cell_name(lines, seed, elmo):
+    """Return what the files of a cell are called."""
+    return f"{lines or 'all'}_seed{seed}_{'elmo' if elmo else 'baseline'}"
+
+
 def cell(work, bilm, lines, seed, elmo):
     """Train and score one tagger; return its scores on the test part. A finished one is read from its file.
 
     `bilm` is the future of the biLM's checkpoint: taggers without ELMo need not wait for it.
     """
-    name = f"{lines or 'all'}_seed{seed}_{'elmo' if elmo else 'baseline'}"
+    name = cell_name(lines, seed, elmo)
     path = work / "cells" / f"{name}.json"
     if not path.exists():
         folder, train = work / "cells" / name, work / "lac" / "train.txt"
@@ -170,14 +175,37 @@ def plot(points, path):
     figure.savefig(path, dpi=120)
 
 
+def finished(work, cells):
+    """Return the scores of the sizes of which all cells are finished."""
+    names = {
+        (lines, elmo): [cell_name(lines, seed, elmo) for seed in range(n)] for lines, n in cells for elmo in (0, 1)
+    }
+    paths = {key: [work / "cells" / f"{name}.json" for name in several] for key, several in names.items()}
+    there = {key for key, several in paths.items() if all(path.exists() for path in several)}
+    return {
+        (lines, bool(elmo)): [json.loads(path.read_text(encoding="utf-8")) for path in several]
+        for (lines, elmo), several in paths.items()
+        if {(lines, 0), (lines, 1)} <= there
+    }
+
+
+def print_report(work, scores):
+    """Write and print the table."""
+    dev = [record for record in read_metrics(work / "bilm" / "log" / "metrics.jsonl") if record["kind"] == "dev"]
+    print(report(scores, dev[-1]["perplexity"], work.name))
+
+
 def main():
     """Run what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short biLM, 500 lines, one seed")
+    parser.add_argument("--report", action="store_true", help="run nothing, report the cells that are finished")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "transfer")
     options = parser.parse_args()
     plan, start = QUICK if options.quick else FULL, time.time()
     work = options.work.with_name(options.work.name + "_quick") if options.quick else options.work
+    if options.report:
+        return print_report(work, finished(work, plan["cells"]))
     (work / "lac").mkdir(parents=True, exist_ok=True)
     corpus = work / "199801.txt"
     if not corpus.exists():
@@ -198,8 +226,7 @@ def main():
             for lines, elmo, seeds in plans
         }
         scores = {key: [future.result() for future in several] for key, several in futures.items()}
-    dev = [record for record in read_metrics(work / "bilm" / "log" / "metrics.jsonl") if record["kind"] == "dev"]
-    print(report(scores, dev[-1]["perplexity"], work.name))
+    print_report(work, scores)
     print(f"{(time.time() - start) / 60:.0f} minutes, Python {platform.python_version()}")
 
 
