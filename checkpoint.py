@@ -173,8 +173,7 @@ def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray], where: Pa
     for path in trained if arrays else ():
         for name in accumulators:
             found = arrays.get(f"{path}/{name}")  # of the parameter's shape, or one number (Adam's powers of beta)
-            single = found is not None and found.size == 1
-            shapes[f"{path}/{name}"] = list(found.shape) if single else trained[path].shape
+            shapes[f"{path}/{name}"] = [1] if found is not None and found.shape == (1,) else trained[path].shape
     check_arrays(shapes, arrays, where)
     renamed = {}
     for key, value in arrays.items():

@@ -1,5 +1,6 @@
 """checkpoint.py: whole or not at all, found again, and never executed."""
 
+import json
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import checkpoint
 from checkpoint import CheckpointError
+from sums import write_sums
 
 
 def save(root, step, **more):
@@ -111,6 +113,72 @@ def test_code_in_a_parameter_file_is_refused_not_run(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_arrays_of_every_form_are_read_like_pickle_does(tmp_path, protocol):
+    rng, path = np.random.default_rng(0), tmp_path / "a.pdparams"
+    arrays = {kind: rng.integers(0, 2, [3, 4]).astype(kind) for kind in "? i1 u1 i4 >i4 i8 f2 f4 >f4 f8".split()}
+    arrays.update(fortran=np.asfortranarray(arrays["f4"]), number=np.array(3.0), none=np.zeros([0, 4], np.float32))
+    path.write_bytes(pickle.dumps(arrays, protocol))
+    for name, found in checkpoint.read_arrays(path).items():
+        expected = arrays.pop(name)
+        assert found.dtype == expected.dtype and found.shape == expected.shape and np.array_equal(found, expected)
+    assert not arrays
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (pickle.dumps({"w": np.array([Evil()])}), "asks for"),
+        (pickle.dumps({"w": np.array(["text"])}), "not of numbers"),
+        (pickle.dumps({"w": [1, 2]}), "not arrays: w"),
+        (pickle.dumps({1: np.zeros(2)}), "not arrays: 1"),
+        (pickle.dumps([np.zeros(2)]), "expected named arrays, found list"),
+        (pickle.dumps({"w": np.zeros((2, 8))}).replace(b"K\x02K\x08", b"K\xffK\xff"), "does not fit 128 bytes"),
+        (b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".", "1099511627776 bytes are announced"),
+    ],
+)
+def test_what_is_no_dictionary_of_arrays_is_refused(tmp_path, content, message):
+    path = tmp_path / "a.pdparams"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read_arrays(path)
+
+
+def forged(folder, **info):
+    """Change `checkpoint.json` and make the checksums fit."""
+    (folder / checkpoint.INFO_FILE).write_text(json.dumps(info), encoding="utf-8")
+    write_sums(folder, checkpoint.PAYLOAD)
+    return checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    "info, message",
+    [
+        ({"progress": {"step": 3, "best": 1}}, "step is None"),
+        ({"step": 3, "progress": 3}, "progress/step is None"),
+        ({"step": True, "progress": {"step": 3}}, "step is True"),
+        ({"step": -3, "progress": {"step": -3}}, "step is -3"),
+        ({"step": 3, "progress": {"step": 3, "best": "1"}}, "progress/best is '1'"),
+        ({"step": 3, "progress": {"step": 4, "best": 1}}, "two different steps"),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself_is_looked_at(tmp_path, info, message):
+    kinds = {"step": int, "progress/step": int, "progress/best": (float, type(None))}
+    folder = save(tmp_path, 3)
+    checkpoint.check_info(forged(folder, step=3, progress={"step": 3, "best": None}), kinds)
+    with pytest.raises(CheckpointError, match=f"checkpoint.json: {message}"):
+        checkpoint.check_info(forged(folder, **info), kinds)
+
+
+def test_a_compressed_or_wrong_state_is_refused(tmp_path):
+    folder = save(tmp_path, 1)
+    for write in (np.savez_compressed, lambda path, **arrays: np.savez(path, w=np.array([Evil()]))):
+        write(folder / checkpoint.STATE_FILE, w=np.zeros(2**20))
+        write_sums(folder, checkpoint.PAYLOAD)
+        with pytest.raises(CheckpointError, match="state.npz: cannot be read"):
+            checkpoint.load(folder)
+
+
 @pytest.mark.parametrize("name", ["Adagrad", "Adam"])
 def test_optimizer_state_moves_to_a_model_made_later(name):
     def make():
@@ -133,3 +201,7 @@ def test_optimizer_state_moves_to_a_model_made_later(name):
     step(first, first_optimizer)
     step(second, second_optimizer)
     assert np.array_equal(first.weight.numpy(), second.weight.numpy())
+    for key in list(saved):
+        for wrong in ({key: saved[key]}, {**saved, key: saved[key][:, None]}, {**saved, key + "x": saved[key]}):
+            with pytest.raises(CheckpointError, match="here: does not belong together with the rest: "):
+                checkpoint.restore_optimizer(second_optimizer, second, wrong, "here")

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import shutil
+import time
 from collections import Counter
 
 import numpy as np
@@ -236,3 +238,52 @@ def test_a_cut_cache_is_named(corpus, vocabulary, tmp_path):
     tokens.write_bytes(tokens.read_bytes()[:-4])
     with pytest.raises(InputError, match="tokens.i4: damaged.*delete the folder"):
         reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+
+
+def test_text_or_cache_that_changes_under_way_is_a_clear_stop(corpus, vocabulary, tmp_path):
+    found = make(corpus, vocabulary, cache_dir=tmp_path / "cache")
+    batches = iter(found)
+    next(batches)
+    text = find_files(corpus)[0]
+    os.utime(text, (1, 1))  # touched only
+    next(batches)
+    text.write_bytes(text.read_bytes()[:-1] + b" ")
+    with pytest.raises(InputError, match="part_0.txt changed while it was being used; put it back"):
+        next(batches)
+    for name in ("tokens.i4", "starts.i8"):
+        found = make(corpus, vocabulary, cache_dir=tmp_path / "cache")
+        path = tmp_path / "cache" / f"{found.shards[0].key}.2" / name
+        os.truncate(path, 0)  # to read it now would end the process
+        with pytest.raises(InputError, match=f"{name} changed while it was being used; delete the folder"):
+            next(iter(found))
+        shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("position", [0, 7, 0]),
+        ("position", [0, 0, 10**6]),
+        ("position", [-1, 0, 0]),
+        ("rows", [[0, 10**6, 1, 0]] * 4),
+        ("rows", [[0, 1, 0, 1]] * 4),
+        ("rows", [[9, 0, 0, 0]] * 4),
+        ("rows", [[0, 0, 0]] * 4),
+    ],
+)
+def test_a_position_outside_the_text_is_refused(corpus, vocabulary, name, value):
+    found = make(corpus, vocabulary)
+    with pytest.raises(InputError, match="outside the training text"):
+        found.load_state_dict({**found.state_dict(), name: np.array(value)})
+    for wrong in ({}, {**found.state_dict(), name: np.array("x")}):
+        with pytest.raises(InputError, match="no position of a reader"):
+            make(corpus, vocabulary).load_state_dict(wrong)
+
+
+def test_what_killed_processes_left_goes_after_a_day(corpus, vocabulary, tmp_path):
+    for name, age in (("old", reader.ABANDONED + 60), ("new", 0)):
+        folder = tmp_path / f".writing-{name}"
+        folder.mkdir()
+        os.utime(folder, (time.time() - age,) * 2)
+    reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+    assert {entry.name for entry in tmp_path.glob(".writing*")} == {".writing-new"}

@@ -83,3 +83,20 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     assert "training a small model on CPU" in printed.splitlines()[0] and "asked to stop: saved step" in printed
     finished = subprocess.run([*command, "--max_epoch", "1", "--log_interval", "1"], stderr=subprocess.PIPE, **more)
     assert "going on from" in finished.stdout and finished.returncode == 0
+
+
+@pytest.mark.parametrize("ends, restarts, calls, code", [
+    ([247, 250, 0], 3, 3, 0),  # lost, lost, trained
+    ([247, 250, 0], 1, 2, 250),
+    ([247, 0], "", 1, 247),
+    ([1, 0], 3, 1, 1),  # train.py said what is wrong
+])  # fmt: skip
+def test_a_lost_process_is_started_again_so_often(tmp_path, ends, restarts, calls, code):
+    python = stub(
+        tmp_path / "python", f"echo >> {tmp_path}/calls; exit $(sed -n $(wc -l < {tmp_path}/calls)p {tmp_path}/ends)\n"
+    )
+    (tmp_path / "ends").write_text("".join(f"{end}\n" for end in ends), encoding="utf-8")
+    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU=0\n", encoding="utf-8")
+    finished = shell(f"cp run.sh {tmp_path}; sh {tmp_path}/run.sh", MAX_RESTART=str(restarts))
+    assert finished.returncode == code and len((tmp_path / "calls").read_text(encoding="utf-8")) == calls
+    assert finished.stderr.count("a process was lost") == calls - 1

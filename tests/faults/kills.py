@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from test_train import SMALL, assert_same_run, figures, finish, last, start
+from test_train import SMALL, assert_same_run, figures, last, start
 
 from metrics import read_metrics
 
@@ -40,10 +40,15 @@ def whole(tmp_path_factory):
     """The flags of the run, and its folder after nothing disturbed it."""
     folder = tmp_path_factory.mktemp("whole")
     arguments = [*RUN, "--cache_dir", str(folder / "cache"), "--load_dir", "auto"]
-    process = start([*arguments, "--para_save_dir", folder / "run"])
-    output = process.communicate(timeout=1200)[0]
-    assert process.returncode == 0, output
+    ended(start([*arguments, "--para_save_dir", folder / "run"]))
     return arguments, folder / "run"
+
+
+def ended(process, code=0):
+    """Wait for a process; return what it printed."""
+    output = process.communicate(timeout=1800)[0]
+    assert process.returncode == code, output
+    return output
 
 
 def step_of(root):
@@ -73,7 +78,7 @@ def test_killed_at_random_moments(whole, tmp_path, record_property):
         process.communicate()
         steps.append(step_of(root))
     assert steps[-1] < 480
-    finish(start([*arguments, "--para_save_dir", root]))
+    ended(start([*arguments, "--para_save_dir", root]))
     assert_same_run(undisturbed, root)
     outcome = f"joined metrics ({len(figures(root))} records) and parameters equal an undisturbed run's to the last bit"
     record_property("fault", ("`kill -9` at a random moment of training", TRIES, outcome))
@@ -88,7 +93,7 @@ def test_killed_in_the_middle_of_saving(whole, tmp_path, record_property):
         assert done.returncode == -signal.SIGKILL, done.stdout.decode() + done.stderr.decode()
         half += any(root.glob("*.tmp"))
     assert half > TRIES // 4  # else it was not in the middle
-    finish(start([*arguments, "--para_save_dir", root]))
+    ended(start([*arguments, "--para_save_dir", root]))
     assert_same_run(undisturbed, root)
     outcome = f"the same; {half} times half a checkpoint was left, which the next start does not take for one"
     record_property("fault", ("`kill -9` while a checkpoint is written", TRIES, outcome))
@@ -184,9 +189,7 @@ def whole_of_two(tmp_path_factory):
     """Flags and folder of a run of two processes that nothing disturbed."""
     folder = tmp_path_factory.mktemp("two")
     arguments = [*TWO, "--cache_dir", str(folder / "cache")]
-    process = run_sh(arguments, folder / "run")
-    output = process.communicate(timeout=1200)[0]
-    assert process.returncode == 0, output
+    ended(run_sh(arguments, folder / "run"))
     return arguments, folder / "run"
 
 
@@ -201,8 +204,7 @@ def test_the_restart_option_brings_the_run_back(whole_of_two, tmp_path, record_p
     moment = time.time()
     wait_for(lambda: gone(both[1 - victim]), process, seconds=30)
     seconds = time.time() - moment
-    output = process.communicate(timeout=1200)[0]
-    assert process.returncode == 0 and "a process was lost" in output, output
+    assert "a process was lost" in ended(process)
     assert_same_run(undisturbed, root)
     outcome = f"the other one is gone after {seconds:.1f} s, the run goes on and ends like an undisturbed one"
     record_property("fault", (f"process {victim} of two killed, `MAX_RESTART=1 sh run.sh`", 1, outcome))

@@ -1,7 +1,8 @@
 """200 malformed inputs made from a seed: never a traceback, and never a success that is not one.
 
-Each input is a sound file with a few random changes. A command either ends with one error, or what it made of the
-input is what an independent reading of the changed file makes of it.
+Each input is a sound file with a few random changes; before them comes the sound one itself, which must succeed. A
+command either ends with one error, or what it made of the input is what an independent reading of the changed file
+makes of it.
 """
 
 import codecs
@@ -35,14 +36,28 @@ ODDITIES = [
     b"\x80\x04}",
 ]  # fmt: skip
 
+SEPARATORS = [b"\n", b"\r\n", b"\t", b" ", b"/", b"[", b"]", "的".encode(), "\u3000".encode(), "\u2028".encode()]
 
-def changed(content, draw):
-    """Return bytes with one to three random changes; never what it was."""
+
+def between_characters(content, place):
+    """Return the next place at which no UTF-8 character is cut."""
+    while place < len(content) and content[place] & 0xC0 == 0x80:
+        place += 1
+    return place
+
+
+def changed(content, draw, text=False):
+    """Return bytes with one to three random changes; never what it was. Text mostly stays UTF-8."""
     found = content
     while found == content:
         for _ in range(draw.randint(1, 3)):
             place, end = sorted(draw.randrange(len(found) + 1) for _ in range(2))
             end = min(end, place + draw.choice([1, 8, 200, len(found)]))
+            if text and draw.random() < 0.8:
+                place, end = between_characters(found, place), between_characters(found, end)
+                if draw.random() < 0.4:
+                    found = found[:place] + draw.choice(SEPARATORS) + found[place:]
+                    continue
             found = draw.choice(
                 [
                     lambda f, a, b: f[:a] + bytes([draw.randrange(256)]) + f[a + 1 :],
@@ -83,14 +98,15 @@ def recorded(record_property, name, tried, good):
 
 
 def test_vocabularies(tmp_path, capfd, record_property):
-    draw, good, path = random.Random(SEED), 0, tmp_path / "vocabulary.txt"
-    for number in range(EACH):
-        path.write_bytes(changed((LM / "vocab.txt").read_bytes(), draw))
+    draw, good, path = random.Random(SEED), -1, tmp_path / "vocabulary.txt"
+    for number in range(EACH + 1):
+        sound = (LM / "vocab.txt").read_bytes()
+        path.write_bytes(changed(sound, draw, True) if number else sound)
         root = tmp_path / f"run{number}"
         mine = ["--vocab_path", path, "--max_epoch", "0.1", "--para_save_dir", root, "--cache_dir", tmp_path / "cache"]
         success, _, errors = run(capfd, train.main, [*RUN, *mine])
         if not success:
-            assert "vocabulary.txt" in errors or "vocabulary" in errors
+            assert number and ("vocabulary.txt" in errors or "vocabulary" in errors)
             continue
         words = [line.strip() for line in lines_of(path.read_bytes())]
         while not words[-1]:
@@ -102,14 +118,15 @@ def test_vocabularies(tmp_path, capfd, record_property):
 
 
 def test_corpora(tmp_path, capfd, record_property):
-    draw, good, path = random.Random(SEED + 1), 0, tmp_path / "corpus.txt"
-    for number in range(EACH):
-        path.write_bytes(changed((LM / "train.txt").read_bytes(), draw))
+    draw, good, path = random.Random(SEED + 1), -1, tmp_path / "corpus.txt"
+    for number in range(EACH + 1):
+        sound = (LM / "train.txt").read_bytes()
+        path.write_bytes(changed(sound, draw, True) if number else sound)
         root = tmp_path / f"run{number}"
         mine = ["--train_path", path, "--max_epoch", "0.1", "--para_save_dir", root, "--cache_dir", tmp_path / "cache"]
         success, printed, errors = run(capfd, train.main, [*RUN, *mine])
         if not success:
-            assert "corpus.txt" in errors or "the training text has" in errors
+            assert number and ("corpus.txt" in errors or "the training text has" in errors)
             continue
         words = sum(len(line.split()) + 1 for line in lines_of(path.read_bytes()))
         assert f"text        {words:,} words an epoch" in printed
@@ -178,18 +195,18 @@ def spoil_inside(folder, draw):
 
 
 def test_checkpoints(sound, tmp_path, capfd, record_property):
-    draw, good = random.Random(SEED + 2), 0
-    for number in range(EACH):
-        folder = Path(shutil.copytree(sound[0], tmp_path / "runs" / f"step_{number:08d}"))
+    draw, good = random.Random(SEED + 2), -1
+    for number in range(EACH + 1):
+        folder, must_be_found = Path(shutil.copytree(sound[0], tmp_path / "runs" / f"step_{number:08d}")), False
         if number % 2:
             path = folder / draw.choice([*checkpoint.PAYLOAD, "SHA256SUMS"])
             path.write_bytes(changed(path.read_bytes(), draw))
             must_be_found = path.name != "SHA256SUMS"  # may have got a line more
-        else:
+        elif number:
             must_be_found = spoil_inside(folder, draw)
         root = tmp_path / f"run{number}"
         success, _, errors = run(capfd, train.main, [*sound[1], "--load_dir", folder, "--para_save_dir", root])
-        assert not (success and must_be_found)
+        assert not (success and must_be_found) and (success or number)
         if success:
             ended = last(root)
             for name, array in checkpoint.load(folder).model.items():
@@ -206,31 +223,37 @@ def test_checkpoints(sound, tmp_path, capfd, record_property):
 
 
 def test_fluid_folders(tmp_path, capfd, record_property):
-    draw, good = random.Random(SEED + 3), 0
+    draw, good = random.Random(SEED + 3), -1
     wanted = [f"lstmp_{n}.{part}" for n in range(4) for part in ("w_0", "w_1", "b_0")]
     wanted += ["embedding_para", *(f"{direction}_layer{n}_gate_w" for direction in ("fw", "bw") for n in (1, 2))]
     whole, _ = read_pretrained(LM / "checkpoint", wanted)
-    for number in range(EACH):
+    kinds = ["bytes", "bytes", "header", "header", "numbers", "numbers", "missing", "folder", "other"]
+    for number in range(EACH + 1):
         folder = Path(shutil.copytree(LM / "checkpoint", tmp_path / f"fluid{number}"))
         path = folder / draw.choice(wanted)
         before = path.read_bytes()
-        kind = draw.choice(["bytes", "bytes", "header", "header", "missing", "folder", "other"])
+        start = len(before) - whole[path.name].nbytes
+        kind = draw.choice(kinds) if number else "unchanged"
         path.unlink()
-        if kind == "folder":
+        if kind == "unchanged":
+            path.write_bytes(before)
+        elif kind == "folder":
             path.mkdir()
         elif kind == "other":
             path.write_bytes((folder / draw.choice(["softmax_bias", "embedding_para_moment_0"])).read_bytes())
         elif kind == "bytes":
             path.write_bytes(changed(before, draw))
         elif kind == "header":
-            start = len(before) - whole[path.name].nbytes
             path.write_bytes(changed(before[:start], draw) + before[start:])
+        elif kind == "numbers":
+            place = draw.randrange(start, len(before))
+            path.write_bytes(before[:place] + bytes([before[place] ^ 1 << draw.randrange(8)]) + before[place + 1 :])
         output = tmp_path / f"vectors{number}.npz"
         mine = ["--checkpoint", folder, "--vocab_path", LM / "vocab.txt", "--input", LM / "dev.txt", "--output", output]
         success, _, errors = run(capfd, embed.main, mine)
         assert success == output.exists()
         if not success:
-            assert path.name in errors or str(folder) in errors, errors
+            assert number and (path.name in errors or str(folder) in errors), errors
             continue
         arrays, _ = read_pretrained(folder, wanted)
         content = path.read_bytes()
@@ -275,16 +298,18 @@ def characters(line):
 
 
 def test_lac_lines(tagger, tmp_path, capfd, monkeypatch, record_property):
-    draw, good, path = random.Random(SEED + 4), 0, tmp_path / "lines.txt"
-    for number in range(EACH):
+    draw, good, path = random.Random(SEED + 4), -4, tmp_path / "lines.txt"
+    for number in range(EACH + 4):
         if number % 4 == 0:  # raw text
-            path.write_bytes(changed(some_lines("dev.txt").replace(b" ", b""), draw))
+            sound = some_lines("dev.txt").replace(b" ", b"")
+            path.write_bytes(changed(sound, draw, True) if number > 3 else sound)
             success, printed, errors = run(capfd, predict.main, ["--model", tagger, "--format", "json", path])
             if success:
                 joined = ["".join(json.loads(line)["words"]) for line in printed.split("\n")[:-1]]
                 assert joined == lines_of(path.read_bytes())
         elif number % 4 == 1:  # People's Daily
-            path.write_bytes(changed(some_lines("gold_dev.txt"), draw))
+            sound = some_lines("gold_dev.txt")
+            path.write_bytes(changed(sound, draw, True) if number > 3 else sound)
             success, printed, errors = run(capfd, corpus.main, ["--input", path, "--output", tmp_path / "made"])
             if success:
                 made = (tmp_path / "made" / "train.txt").read_text(encoding="utf-8").split("\n")[:-1]
@@ -293,7 +318,8 @@ def test_lac_lines(tagger, tmp_path, capfd, monkeypatch, record_property):
                 for line in made:
                     characters(line)
         else:  # tagged lines
-            path.write_bytes(changed(some_lines("dev.txt" if number % 4 == 2 else "train.txt"), draw))
+            sound = some_lines("dev.txt" if number % 4 == 2 else "train.txt")
+            path.write_bytes(changed(sound, draw, True) if number > 3 else sound)
             mine = ["--model", tagger, "--test_data", path, "--json"]
             success, printed, errors = run(capfd, evaluate.main, mine)
             if success:
@@ -302,5 +328,6 @@ def test_lac_lines(tagger, tmp_path, capfd, monkeypatch, record_property):
                     assert json.loads(printed)["overall"]["gold"] == sum(counts)
         if not success:
             assert re.search(r"lines\.txt", errors), errors
+        assert success or number > 3
         good += success
     recorded(record_property, "lines for LAC (raw, tagged, People's Daily)", EACH, good)

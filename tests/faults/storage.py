@@ -83,7 +83,7 @@ def small_disk(tmp_path):
         return folder
 
     yield mount
-    subprocess.run(["umount", str(folder)], capture_output=True)
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
@@ -135,7 +135,7 @@ def test_full_disk_under_the_vectors(whole, small_disk, capsys, record_property)
         errors = capsys.readouterr().err
         assert clear_stop(stopped.value.code, errors) and "vectors.npz" in errors
         assert not any(disk.iterdir())
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
     record_property("fault", ("full disk under embed.py", 4, "one message before or while it is written, nothing left"))
 
 
