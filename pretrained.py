@@ -117,18 +117,6 @@ def read_fluid_variable(path: Union[str, Path]) -> np.ndarray:
         return np.frombuffer(file.read(), dtype=data_type).reshape(shape)
 
 
-def write_fluid_variable(path: Union[str, Path], array: np.ndarray) -> None:
-    """Write a float32 array as one file of a Fluid folder."""
-
-    def varint(number: int) -> bytes:
-        low, rest = number & 0x7F, number >> 7
-        return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
-
-    description = b"\x08\x05" + b"".join(b"\x10" + varint(size) for size in array.shape)  # 5: float32
-    header = struct.pack("<IQIi", 0, 0, 0, len(description))
-    Path(path).write_bytes(header + description + np.ascontiguousarray(array, dtype="<f4").tobytes())
-
-
 def _check_size(path, size: int, start: int, data_type: np.dtype, shape: List[int]) -> None:
     expected = data_type.itemsize * math.prod(shape)
     if expected != size - start:

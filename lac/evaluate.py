@@ -17,9 +17,10 @@ import paddle
 
 from checkpoint import CheckpointError
 from lac import model as tagging
-from lac.reader import check_gold, read_sentences
+from lac.release import load_any
 from lac.scores import describe
 from options import Parser, fail
+from pretrained import PretrainedError
 from reader import InputError
 
 
@@ -33,9 +34,10 @@ def as_json(scores, skipped):
 
 def evaluate(options):
     """Print the scores."""
-    model = tagging.load(options.model)
-    sentences, problems = read_sentences(options.test_data, model.tags, options.on_bad_line)
-    missed = check_gold(sentences, model.tags, options.test_data[0])
+    model = load_any(options.model)
+    sentences, problems, missed = tagging.read_tagged(
+        options.test_data, model.tags, model.released, options.on_bad_line
+    )
     for count, what in ((len(problems), "lines skipped"), (missed, "gold words of types that the model lacks: missed")):
         if count:
             print(f"warning: {count} {what}", file=sys.stderr)
@@ -47,7 +49,9 @@ def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
     parser = Parser(prog="lac.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--model", required=True, help="folder of a run of lac.train, of one of its models, or exported"
+        "--model",
+        required=True,
+        help="folder of lac.train, lac.export or a released model; or lac, seg: the released ones",
     )
     parser.add_argument("--test_data", nargs="+", required=True, help="tagged lines: files, folders or glob patterns")
     parser.add_argument("--on_bad_line", choices=["error", "skip"], default="error", help="default: error")
@@ -59,7 +63,7 @@ def main(arguments=None):
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough; keep Python from complaining on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (InputError, CheckpointError) as error:
+    except (InputError, CheckpointError, PretrainedError) as error:
         fail(error)
 
 

@@ -8,6 +8,7 @@
                                          word_ids int64 [batch, words], lengths int64 [batch], with ELMo also
                                          elmo_ids int64 [batch, words] → the best tags, int64 [batch, words]
       vocabulary.txt, tag.dic, q2b.dic   words of the embedding, tags by id, replacements before the look-up
+      word.dic, small_seg.dic            of a released model, or one trained from it, instead of vocabulary.txt
       elmo_vocabulary.txt                words of the biLM, with ELMo
       SHA256SUMS                         checksums of the files above
 
@@ -33,7 +34,9 @@ from checkpoint import CheckpointError
 from lac import model as tagging
 from lac.crf import shifted_ends
 from lac.model import PROGRAM, Model
+from lac.release import load_any
 from options import Parser, fail
+from pretrained import PretrainedError
 from reader import InputError
 from sums import write_sums
 
@@ -180,12 +183,14 @@ def save(model: Model, folder: Path) -> None:
         warnings.filterwarnings("ignore", message="The Attr.force_cpu. of Op")  # Paddle's own, about its loops
         paddle.jit.save(paddle.jit.to_static(program, input_spec=specs, full_graph=True), str(beside / PROGRAM))
     texts = {
-        "vocabulary.txt": model.vocabulary.text,
+        "word.dic" if model.released else "vocabulary.txt": tagging.vocabulary_text(model),
         "tag.dic": "".join(tag + "\n" for tag in model.tags),
         "q2b.dic": "".join(f"{chr(key)}\t{value}\n" for key, value in model.table.items()),
     }
+    if model.released and model.released.pieces is not None:
+        texts["small_seg.dic"] = model.released.pieces
     if model.elmo_vocabulary:
-        texts["elmo_vocabulary.txt"] = model.elmo_vocabulary.text
+        texts[tagging.ELMO_VOCABULARY] = model.elmo_vocabulary.text
     for name, text in texts.items():
         (beside / name).write_bytes(text.encode("utf-8"))
     write_sums(beside, sorted(path.name for path in beside.iterdir()))
@@ -195,13 +200,15 @@ def save(model: Model, folder: Path) -> None:
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
     parser = Parser(prog="lac.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a run of lac.train, or of one of its models")
+    parser.add_argument(
+        "--model", required=True, help="folder of lac.train or of a released model; or lac, seg: the released ones"
+    )
     parser.add_argument("--output", required=True, help="folder to make")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
-        save(tagging.load(options.model), Path(options.output))
+        save(load_any(options.model), Path(options.output))
         print(f"exported to {options.output}")
-    except (InputError, CheckpointError) as error:
+    except (InputError, CheckpointError, PretrainedError) as error:
         fail(error)
     except OSError as error:
         fail(InputError(f"cannot write {options.output}: {error.strerror}"))

@@ -6,6 +6,7 @@ from typing import List, NamedTuple, Optional, Sequence, Union
 
 from lac import custom, release
 from lac import model as tagging
+from lac.scores import released_spans
 from reader import InputError
 
 # So many texts are in work at a time.
@@ -21,21 +22,10 @@ class Words(NamedTuple):
 
 
 def join_characters(text: str, tags: Sequence[str], weights: Optional[Sequence[int]]) -> Words:
-    """Return the words that characters and their tags make up.
-
-    A word starts where a tag ends in B or S, and at the start of the text. Its type is that of its last character,
-    its weight the largest of its characters.
-    """
-    words, kinds, most = [], [], None if weights is None else []
-    start = 0
-    for end in range(1, len(text) + 1):
-        if end == len(text) or tags[end][-1] in "BS":
-            words.append(text[start:end])
-            kinds.append(release.kind(tags[end - 1]))
-            if weights is not None:
-                most.append(max(weights[start:end]))
-            start = end
-    return Words(words, kinds, most)
+    """Return the words that characters and their tags make up; a word's weight is the largest of its characters."""
+    found = released_spans(text, tags)
+    most = None if weights is None else [max(weights[span.start : span.end]) for span in found]
+    return Words([text[span.start : span.end] for span in found], [span.tag for span in found], most)
 
 
 class LAC:
@@ -52,13 +42,14 @@ class LAC:
     def __init__(self, model_path: Optional[str] = None, mode: str = "lac", use_cuda: bool = False):
         if mode not in release.MODES:
             raise ValueError(f"mode must be one of {', '.join(release.MODES)}, got {mode!r}")
-        self.mode, self.items = mode, custom.no_items()
+        self.path, self.mode, self.items, self.ranker = model_path, mode, custom.no_items(), None
         if model_path is None or release.is_release(model_path):
-            self.release, self.model = release.load(model_path, mode), None
+            self.model = release.load(model_path, mode)
+            self.ranker = release.load_ranker(model_path) if mode == "rank" else None
         elif mode == "rank":
-            raise InputError(f"{model_path} was trained here, so it has no weights; mode rank is for released models")
+            raise InputError(f"{model_path} has no weights of words; mode rank is for the released folders")
         else:
-            self.release, self.model = None, tagging.load(model_path)
+            self.model = tagging.load(model_path)
 
     def load_customization(self, customization_file: str, sep: Optional[str] = None) -> None:
         """Take the items of a file, one a line, in place of those so far; see `lac/custom.py`.
@@ -74,28 +65,31 @@ class LAC:
             raise TypeError(f"add_word takes a string, got {type(word).__name__}")
         custom.add(self.items, word, sep)
 
-    def train(self, model_save_dir: str, train_data: str, test_data: Optional[str] = None, **options) -> None:
-        """Train a released model on and go on with the result.
+    def train(self, model_save_dir: str, train_data: str, test_data: Optional[str] = None, **flags) -> None:
+        """Train the model on, by `lac.train`, and go on with the best one.
 
         Args:
-            model_save_dir: folder of the new model.
-            train_data, test_data: files of lines `word/tag word/tag …`, in mode seg `word word …`.
-            options: `epochs`, `batch_size`, `learning_rate`, `seed`, see `lac/finetune.py`.
+            model_save_dir: folder of the run.
+            train_data: lines `word/tag word/tag …`, in mode seg `word word …`, or tagged lines of this project.
+            test_data: the same, held out: it decides which pass is kept and when to stop.
+            flags: of `lac.train`, such as `max_epoch=5`, `base_learning_rate=1e-4`, `load_dir="auto"`.
 
         Raises:
-            InputError: a line that cannot be used (names file and line), or a folder that cannot be written.
+            InputError, OptionError, CheckpointError: what `python -m lac.train` would end with.
         """
-        from lac.finetune import finetune  # which uses this module
+        from lac.train import run  # slow to import, and only needed here
 
-        if self.release is None:
-            raise InputError("this model was trained here; go on with: python -m lac.train --load_dir")
-        finetune(self.release, [train_data], model_save_dir, [test_data] if test_data else None, **options)
-        self.release = release.load(model_save_dir, self.mode)
+        if self.mode == "rank":
+            raise InputError("mode rank: only the taggers, lac and seg, can be trained on")
+        flags = {"train_data": train_data, **({"dev_data": test_data} if test_data else {}), **flags}
+        flags = {"init_from": self.path or self.mode, "model_save_dir": model_save_dir, **flags}
+        run([part for name, value in flags.items() for part in (f"--{name}", str(value))])
+        self.path, self.model = model_save_dir, tagging.load(model_save_dir)
 
     def tag(self, texts: Sequence[str]) -> List[Words]:
         """Return the words of texts, in their order."""
-        if self.release:
-            tagged = release.tag_characters(self.release, texts)
+        if self.model.released:
+            tagged = release.tag_characters(self.model, texts, self.ranker)
         else:
             tagged = [_characters(*words) for words in tagging.tag_lines(self.model, texts)]
         return [

@@ -3,8 +3,8 @@
 A folder is a checkpoint (`checkpoint.py`) that needs no other file:
 
     model.pdparams     all parameters, those of the biLM too
-    vocabulary.txt     the words of the word embedding
-    state.npz          the biLM's vocabulary
+    vocabulary.txt     the words of the word embedding; of a released model its word.dic
+    state.npz          the biLM's vocabulary; of a released model also its small_seg.dic
     checkpoint.json    sizes ("model", "elmo"), tag set, table of replacements, flags, dev scores, versions
 """
 
@@ -18,30 +18,37 @@ import paddle
 import checkpoint
 from bilm import ElmoEncoder
 from checkpoint import CheckpointError
+from lac import dictionaries
 from lac.corpus import cut
 from lac.crf import viterbi
+from lac.dictionaries import Dictionaries, token_ids
 from lac.network import Tagger
 from lac.reader import (
     Sentence,
     Table,
     batches_by_length,
+    check_gold,
     normalised_ids,
     pad,
     plain_ids,
+    read_sentences,
     read_table,
     read_tags,
     vocabulary_from,
 )
-from lac.scores import OUTSIDE, Scores, Span, score, spans
+from lac.released_lines import parser
+from lac.scores import OUTSIDE, Scores, Span, released_spans, score, spans
 from pretrained import bilm_numbers
-from reader import InputError, Vocabulary
+from reader import InputError, Vocabulary, read_lines
 from sums import damage
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
 MAX_TOKENS, MAX_SENTENCES = 4096, 128
 # The files that lac.export makes with paddle.jit.save: tagger.pdmodel, tagger.pdiparams.
 PROGRAM = "tagger"
-EXPORTED = (f"{PROGRAM}.pdmodel", f"{PROGRAM}.pdiparams", "vocabulary.txt", "tag.dic", "q2b.dic")
+EXPORTED = [f"{PROGRAM}.pdmodel", f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic"]
+ELMO_VOCABULARY = "elmo_vocabulary.txt"
+EXPORTED_SOMETIMES = ["vocabulary.txt", "word.dic", "small_seg.dic", ELMO_VOCABULARY]
 
 
 class Model(NamedTuple):
@@ -50,17 +57,20 @@ class Model(NamedTuple):
     Attributes:
         decode: function of word ids and lengths (as in `Tagger.forward`) and of ELMo ids or layers → best tags,
             int64 array `[batch, words]`.
-        vocabulary: of the word embedding. tags: by id. table: replacements before a word is looked up.
+        vocabulary: of the word embedding, None for a released model. tags: by id.
+        table: replacements before a word is looked up.
         elmo_vocabulary: of the biLM, None without ELMo.
         tagger: the network; None if the model comes from `lac.export`.
+        released: the dictionaries of a released model, or of one trained from it; else None.
     """
 
     decode: Callable
-    vocabulary: Vocabulary
+    vocabulary: Optional[Vocabulary]
     tags: List[str]
     table: Table
     elmo_vocabulary: Optional[Vocabulary]
     tagger: Optional[Tagger]
+    released: Optional[Dictionaries] = None
 
 
 class Encoded(NamedTuple):
@@ -74,11 +84,18 @@ class Encoded(NamedTuple):
 def encode(model: Model, sentences: Iterable[Sequence[str]]) -> Encoded:
     """Look up the words of sentences."""
     sentences = list(sentences)
-    words = [np.array(normalised_ids(words, model.vocabulary, model.table), dtype=np.int64) for words in sentences]
+    words = [word_ids(model, words) for words in sentences]
     elmo = None
     if model.elmo_vocabulary:
         elmo = [np.array(plain_ids(words, model.elmo_vocabulary, model.table), dtype=np.int64) for words in sentences]
     return Encoded(words, elmo, np.array([len(words) for words in sentences], dtype=np.int64))
+
+
+def word_ids(model: Model, words: Sequence[str]) -> np.ndarray:
+    """Return the ids of words for the word embedding, int64."""
+    if model.released:
+        return token_ids(model.released, model.table, words)
+    return np.array(normalised_ids(words, model.vocabulary, model.table), dtype=np.int64)
 
 
 def decoder(tagger: Tagger) -> Callable:
@@ -153,17 +170,43 @@ def _put_back(tokens: List[str], tags: List[str]) -> Tuple[List[str], List[str]]
     return words, kinds
 
 
-def score_ids(tags: Sequence[str], sentences: Iterable[Sentence], paths: Iterable[Sequence[int]]) -> Scores:
+def read_tagged(
+    paths: Sequence[str],
+    tags: Sequence[str],
+    released: Optional[Dictionaries],
+    on_bad_line: str = "error",
+    cut_at_words: bool = False,
+) -> Tuple[List[Sentence], List[str], int]:
+    """Return the sentences of tagged files as a model gets them, and what is wrong with the lines left out.
+
+    Args:
+        paths, tags, on_bad_line: see `lac.reader.read_sentences`.
+        released, cut_at_words: the dictionaries of a released model, and whether to train on the sentences, see
+            `lac/released_lines.py`.
+
+    Returns:
+        also how many gold words are of types that the tags cannot express.
+
+    Raises:
+        InputError: as `read_sentences` and `check_gold`.
+    """
+    parse = parser(released, tags, cut_at_words) if released else None
+    sentences, problems = read_sentences(paths, tags, on_bad_line, parse)
+    return sentences, problems, check_gold(sentences, tags, paths[0])
+
+
+def score_ids(model: Model, sentences: Iterable[Sentence], paths: Iterable[Sequence[int]]) -> Scores:
     """Return the scores of tag ids against the gold words of sentences."""
+    to_spans = released_spans if model.released else spans
     return score(
-        (sentence.gold, spans(sentence.words, [tags[number] for number in path]))
+        (sentence.gold, to_spans(sentence.words, [model.tags[number] for number in path]))
         for sentence, path in zip(sentences, paths)
     )
 
 
 def score_model(model: Model, sentences: Sequence[Sentence]) -> Scores:
     """Tag sentences and return the scores."""
-    return score_ids(model.tags, sentences, predict_ids(model, encode(model, [s.words for s in sentences])))
+    return score_ids(model, sentences, predict_ids(model, encode(model, [s.words for s in sentences])))
 
 
 def elmo_info(encoder: Optional[ElmoEncoder]) -> Optional[Dict[str, Any]]:
@@ -180,12 +223,21 @@ def model_info(model: Model) -> Dict[str, Any]:
         "elmo": elmo_info(model.tagger.encoder),
         "tags": model.tags,
         "q2b": {chr(key): value for key, value in model.table.items()},
+        "released": model.released.mode if model.released else None,
     }
 
 
 def model_state(model: Model) -> Dict[str, np.ndarray]:
     """Return what `state.npz` holds of a model."""
-    return {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
+    state = {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
+    if model.released and model.released.pieces is not None:
+        state["small_seg"] = np.array(model.released.pieces)
+    return state
+
+
+def vocabulary_text(model: Model) -> str:
+    """Return what `vocabulary.txt` holds."""
+    return model.released.words if model.released else model.vocabulary.text
 
 
 def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
@@ -202,11 +254,10 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         raise CheckpointError(f"{found.path} is a language model, not a tagger; lac.train makes one from it")
     try:
         tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
-        vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
-        elmo_vocabulary = None
+        vocabulary, released, elmo_vocabulary = _vocabulary_of(found), _released_of(found), None
         if info["elmo"] is not None:
             elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
-        _check_sizes(found, vocabulary, tags, elmo_vocabulary)
+        _check_sizes(found, len(released.ids) if released else vocabulary.size, tags, elmo_vocabulary)
         encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if elmo_vocabulary else None
         tagger = Tagger(**info["model"], encoder=encoder, **options)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -218,10 +269,22 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     )
     tagger.set_state_dict(found.model)
     tagger.eval()
-    return Model(decoder(tagger), vocabulary, tags, table, elmo_vocabulary, tagger)
+    return Model(decoder(tagger), vocabulary, tags, table, elmo_vocabulary, tagger, released)
 
 
-def _check_sizes(found, vocabulary: Vocabulary, tags: List[str], elmo_vocabulary: Optional[Vocabulary]) -> None:
+def _vocabulary_of(found) -> Optional[Vocabulary]:
+    return None if found.info.get("released") else Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
+
+
+def _released_of(found) -> Optional[Dictionaries]:
+    if not found.info.get("released"):  # older checkpoints do not know of it
+        return None
+    words = [line for block in read_lines(found.path / checkpoint.VOCABULARY_FILE) for line in block]
+    pieces = str(found.state["small_seg"]).split("\n") if "small_seg" in found.state else None
+    return dictionaries.parse(found.path, words, pieces)
+
+
+def _check_sizes(found, num_words: int, tags: List[str], elmo_vocabulary: Optional[Vocabulary]) -> None:
     """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before."""
     sizes, elmo, there = found.info["model"], found.info["elmo"], sum(array.size for array in found.model.values())
     numbers = sizes["num_words"] * sizes["word_emb_dim"] + sizes["bigru_num"] * 6 * sizes["grnn_hidden_dim"] ** 2
@@ -232,8 +295,8 @@ def _check_sizes(found, vocabulary: Vocabulary, tags: List[str], elmo_vocabulary
         numbers += bilm_numbers(*(elmo[name] for name in names))
     if not all(type(size) is int and size > 0 for size in whole) or numbers > there:
         raise ValueError(f"{sizes} and {elmo} do not fit the {there:,} numbers of {checkpoint.MODEL_FILE}")
-    if [sizes["num_words"], sizes["num_tags"]] != [vocabulary.size, len(tags)] or len(set(tags)) != len(tags):
-        raise ValueError(f"{sizes} does not fit {vocabulary.size} words and {len(set(tags))} tags")
+    if [sizes["num_words"], sizes["num_tags"]] != [num_words, len(tags)] or len(set(tags)) != len(tags):
+        raise ValueError(f"{sizes} does not fit {num_words} words and {len(set(tags))} tags")
     if elmo_vocabulary and elmo_vocabulary.size != elmo["vocab_size"]:
         raise ValueError(f"{elmo} does not fit a vocabulary of {elmo_vocabulary.size} words")
 
@@ -251,8 +314,8 @@ def load_exported(folder: Path) -> Model:
     Raises:
         CheckpointError: a file is missing or not as it was written.
     """
-    elmo = folder / "elmo_vocabulary.txt"
-    problem = damage(folder, [*EXPORTED, *([elmo.name] if elmo.exists() else [])])
+    names = EXPORTED + [name for name in EXPORTED_SOMETIMES if (folder / name).exists()]
+    problem = damage(folder, names)
     if problem:
         raise CheckpointError(problem)
     program = paddle.jit.load(str(folder / PROGRAM))
@@ -262,9 +325,11 @@ def load_exported(folder: Path) -> Model:
     def decode(word_ids, lengths, elmo=None):
         return program(word_ids, lengths, *([] if elmo is None else [elmo])).numpy()
 
-    tables = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
-    elmo_vocabulary = Vocabulary(elmo) if elmo.is_file() else None
-    return Model(decode, Vocabulary(folder / "vocabulary.txt"), *tables, elmo_vocabulary, None)
+    tags, table = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
+    elmo_vocabulary = Vocabulary(folder / ELMO_VOCABULARY) if ELMO_VOCABULARY in names else None
+    released = dictionaries.read(folder, tags) if "word.dic" in names else None
+    vocabulary = None if released else Vocabulary(folder / "vocabulary.txt")
+    return Model(decode, vocabulary, tags, table, elmo_vocabulary, None, released)
 
 
 def load(path: Union[str, Path]) -> Model:

@@ -16,7 +16,8 @@ RETIRED = {
 SIZES = ("word_emb_dim", "grnn_hidden_dim", "bigru_num")
 # What a checkpoint brings along, or does not depend on.
 OWN = ("model_save_dir", "load_dir", "use_gpu", "elmo_cache", "pretrain_elmo_model_path", "elmo_dict_dir",
-       "word_dict_path", "label_dict_path", "word_rep_dict_path", "elmo_boundaries", "elmo_legacy")  # fmt: skip
+       "word_dict_path", "label_dict_path", "word_rep_dict_path", "init_from", "elmo_boundaries",
+       "elmo_legacy")  # fmt: skip
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -46,6 +47,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         "--dev_data --testdata_dir", str, [], "held-out lines that decide which model is kept; none: the last", **files
     )
     flag("--test_data", str, [], "lines to score the kept model on at the end", **files)
+    flag(
+        "--init_from",
+        str,
+        "",
+        "start from a model, with its tags and words: lac or seg (released, see lac.release), or a folder of one or of "
+        "a model of lac.train",
+    )
     flag("--label_dict_path", str, "lac/data/tag.dic", "the tag set, one tag a line; lac.corpus makes one")
     flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines")
     flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up")

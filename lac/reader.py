@@ -8,10 +8,11 @@
 3. Batches are padded, and padding is told from the lengths alone.
 """
 
+import functools
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -70,8 +71,8 @@ def read_table(path: PathLike) -> Table:
     return table
 
 
-def _parse(line: str, known: Optional[Dict[str, int]]) -> Sentence:
-    """Return the sentence of one line; `ValueError` says what is wrong with it."""
+def parse_line(line: str, known: Optional[Dict[str, None]] = None) -> Sentence:
+    """Return the sentence of a line, its tags among the known (None: any); `ValueError` says what is wrong with it."""
     fields = line.split("\t")
     if len(fields) not in (2, 3):
         found = "no tab" if len(fields) == 1 else f"{len(fields)} fields"
@@ -103,7 +104,10 @@ def _gold_spans(words: Sequence[str], field: str) -> List[Span]:
 
 
 def read_sentences(
-    paths: Union[PathLike, Sequence[PathLike]], tags: Optional[Sequence[str]] = None, on_bad_line: str = "error"
+    paths: Union[PathLike, Sequence[PathLike]],
+    tags: Optional[Sequence[str]] = None,
+    on_bad_line: str = "error",
+    parse: Optional[Callable[[str], Sentence]] = None,
 ) -> Tuple[List[Sentence], List[str]]:
     """Return the sentences of tagged files, blank lines left out, and what is wrong with the lines skipped.
 
@@ -111,12 +115,13 @@ def read_sentences(
         paths: see `reader.find_files`.
         tags: the tag set, None if any tag will do. In a line with a gold field its tags are not looked at.
         on_bad_line: "error", or "skip" to leave a line out that cannot be used.
+        parse: function line → sentence for other lines than these, see `lac/released_lines.py`.
 
     Raises:
         InputError: naming file and line: no tab, unequal counts of words and tags, an unknown tag. Or no line
             of a file can be used.
     """
-    known = None if tags is None else {name: number for number, name in enumerate(tags)}
+    parse = parse or functools.partial(parse_line, known=None if tags is None else dict.fromkeys(tags))
     sentences, problems = [], []
     for path in find_files(paths):
         before = len(sentences)
@@ -124,7 +129,7 @@ def read_sentences(
             if not line.strip():
                 continue
             try:
-                sentences.append(_parse(line.rstrip("\r"), known))
+                sentences.append(parse(line.rstrip("\r")))
             except ValueError as error:
                 problem = f"{path}: line {number}: {error}"
                 if on_bad_line == "error":

@@ -4,30 +4,34 @@
     python -m lac.release LAC-2.1.2.tar.gz     or take it from a file or an unpacked folder
 
 unpacks the models into the cache and says where. A model is a folder with `conf/` (sizes, dictionaries) and `model/`
-(one file for each variable). What the release has of its own is here: its dictionaries and how text is cut into
-tokens. Network, decoder and batches are those of the project's taggers (`network.py`, `crf.py`, `model.py`).
+(one file for each variable). Its dictionaries, and how they cut text into tokens, are in `dictionaries.py`; network,
+decoder and batches are those of the project's taggers (`network.py`, `crf.py`, `model.py`), so a release can be
+trained on (`python -m lac.train --init_from lac`) and exported (`lac.export`) like one of them.
 """
 
 import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
 
 import configparser
 import itertools
-import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from archive import default_cache, extract
-from lac.model import Encoded, Model, decoder, pad, predict_ids
+from lac import dictionaries
+from lac import model as tagging
+from lac.dictionaries import read_tag_names
+from lac.model import Model, decoder, encode, predict_ids
 from lac.network import Tagger
 from lac.rank import Ranker
-from lac.reader import read_table
+from lac.reader import pad, read_table
+from lac.scores import released_kind
 from options import Parser, fail
 from pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from reader import InputError, read_lines
@@ -37,28 +41,6 @@ MODES = ("lac", "seg", "rank")
 # A longer text is tagged in pieces of so many tokens, cut after the end of a sentence where there is one.
 MAX_TOKENS = 20_000
 SENTENCE_ENDS = frozenset("。！？!?\n")
-ASCII_WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-
-
-class Release(NamedTuple):
-    """A released model.
-
-    Attributes:
-        mode: "lac" (words and tags), "seg" (words) or "rank" (words, tags and weights).
-        model: network, decoder and tags; its vocabulary is `ids`.
-        ids: of tokens, after `model.table` has replaced single characters. unknown: the id of all others.
-        cut: text → tokens, which joined up are the text.
-        ranker: in mode "rank", what weighs tokens.
-        folder: where it is.
-    """
-
-    mode: str
-    model: Model
-    ids: Dict[str, int]
-    unknown: int
-    cut: Callable[[str], List[str]]
-    ranker: Optional[Ranker]
-    folder: Path
 
 
 # --- getting it ---
@@ -124,91 +106,6 @@ def _with_models(folder: Path, name: str) -> Path:
     raise InputError(f"{name}: not the package {PACKAGE}: no folder in it has {', '.join(f'{m}_model' for m in MODES)}")
 
 
-# --- dictionaries ---
-
-
-def _rows(path: Path) -> List[List[str]]:
-    """Return the lines `id<TAB>text` of a dictionary."""
-    rows = []
-    for number, line in enumerate((line for block in read_lines(path) for line in block), start=1):
-        row = line.rstrip("\r").split("\t")
-        if row == [""]:
-            continue
-        if len(row) != 2 or not row[0].isdecimal():
-            raise InputError(f"{path}: line {number}: expected `id<TAB>text`, found {line[:60]!r}")
-        rows.append(row)
-    return rows
-
-
-def read_tag_names(path: Path) -> List[str]:
-    """Return the tags by id; the last line for an id names it."""
-    names = {int(number): name for number, name in _rows(path)}
-    if sorted(names) != list(range(len(names))):
-        raise InputError(f"{path}: the ids are not 0 to {len(names) - 1}")
-    return [names[number] for number in range(len(names))]
-
-
-def read_ids(path: Path) -> Dict[str, int]:
-    """Return the ids of tokens; `OOV` stands for all others."""
-    ids = {token: int(number) for number, token in _rows(path)}
-    if "OOV" not in ids:
-        raise InputError(f"{path}: no token OOV in it")
-    return ids
-
-
-class Cutter:
-    """Cuts text into tokens along the best path of dictionary words.
-
-    A piece scores log(its length if it is a word of the dictionary, else 1) - log(sum of all counts); so the release
-    does it, although a unigram model would take the word's count.
-
-    Args:
-        path: of `small_seg.dic`, lines `word count`.
-        tokens: what may be one token; other pieces fall into characters.
-    """
-
-    def __init__(self, path: Path, tokens: Dict[str, int]):
-        self.tokens, self.words, total = tokens, {}, 0
-        self.starts = set()  # of words: where none goes on like this, there is nothing longer to look for
-        for number, line in enumerate((line for block in read_lines(path) for line in block), start=1):
-            word, _, count = line.rstrip("\r").partition(" ")
-            if not count.isdecimal():
-                raise InputError(f"{path}: line {number}: expected `word count`, found {line[:60]!r}")
-            total += int(count)
-            self.words[word] = math.log(len(word))
-            self.starts.update(word[:end] for end in range(1, len(word)))
-        self.words = {word: score - math.log(total) for word, score in self.words.items()}
-        self.one = math.log(1) - math.log(total)
-
-    def __call__(self, text: str) -> List[str]:
-        """Return the tokens of a text."""
-        size, words, starts = len(text), self.words, self.starts
-        best, ends = [0.0] * (size + 1), [0] * size
-        for start in range(size - 1, -1, -1):
-            most, end_of_most, end = self.one + best[start + 1], start + 1, start + 1
-            piece = text[start:end]
-            while piece in starts and end < size:
-                end += 1
-                piece = text[start:end]
-                score = words.get(piece)
-                if score is not None and score + best[end] >= most:  # of equally good ones, the longest
-                    most, end_of_most = score + best[end], end
-            best[start], ends[start] = most, end_of_most
-        tokens, start = [], 0
-        while start < size:
-            end = ends[start]
-            if end == start + 1 and text[start] in ASCII_WORD:  # letters and digits that stand alone stay together
-                while end < size and ends[end] == end + 1 and text[end] in ASCII_WORD:
-                    end += 1
-            piece = text[start:end]
-            if piece in self.tokens:
-                tokens.append(piece)
-            else:
-                tokens.extend(piece)
-            start = end
-        return tokens
-
-
 # --- loading ---
 
 
@@ -217,31 +114,56 @@ def is_release(path: Union[str, Path]) -> bool:
     return (Path(path) / "conf" / "args.ini").is_file() or (Path(path) / "lac_model").is_dir()
 
 
-def load(path: Optional[Union[str, Path]] = None, mode: str = "lac") -> Release:
-    """Return a released model.
+def named(name: str) -> Optional[Tuple[Optional[str], str]]:
+    """Return path and mode, for `load`, of the released model that a user names: lac, seg, or its folder.
+
+    None: the name is that of another model's folder.
+    """
+    if name in ("lac", "seg"):
+        return None, name
+    if is_release(name):
+        return name, "lac"
+    return None
+
+
+def load_any(name: str) -> Model:
+    """Return a model by its name: a released one, or one of this project (`lac.model.load`)."""
+    released = named(name)
+    return load(*released) if released else tagging.load(name)
+
+
+def load(path: Optional[Union[str, Path]] = None, mode: str = "lac", encoder=None, **options) -> Model:
+    """Return a released model, for mode "rank" the one of mode "lac".
 
     Args:
         path: its folder, or the folder with `lac_model`, `seg_model` and `rank_model`; None: `fetch` it.
-        mode: "lac", "seg" or "rank"; rank wants the folder with all of them.
+        mode: "lac", "seg" or "rank".
+        encoder, options: of `Tagger`, see `make_tagger`.
 
     Raises:
         InputError, PretrainedError: a file is missing, truncated, or does not fit the others.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    root = Path(path) if path else fetch()
-    if mode == "rank":
-        if not (root / "rank_model").is_dir():
-            raise InputError(f"{root}: mode rank wants the folder that has lac_model and rank_model in it")
-        return load(root, "lac")._replace(mode=mode, ranker=Ranker.from_fluid(root / "rank_model" / "model"))
-    folder = root / f"{mode}_model" if (root / f"{mode}_model").is_dir() else root
+    root, name = Path(path) if path else fetch(), "seg_model" if mode == "seg" else "lac_model"
+    folder = root / name if (root / name).is_dir() else root
     conf = folder / "conf"
-    tags, ids = read_tag_names(conf / "tag.dic"), read_ids(conf / "word.dic")
-    table = read_table(conf / "q2b.dic")
-    tagger = make_tagger(folder, len(ids), len(tags))
-    cut = Cutter(conf / "small_seg.dic", ids) if (conf / "small_seg.dic").is_file() else list
-    model = Model(decoder(tagger), None, tags, table, None, tagger)
-    return Release(mode, model, ids, ids["OOV"], cut, None, folder)
+    tags, table = read_tag_names(conf / "tag.dic"), read_table(conf / "q2b.dic")
+    released = dictionaries.read(conf, tags)
+    tagger = make_tagger(folder, len(released.ids), len(tags), encoder, **options)
+    return Model(decoder(tagger), None, tags, table, None, tagger, released)
+
+
+def load_ranker(path: Optional[Union[str, Path]] = None) -> Ranker:
+    """Return what gives the words of mode "rank" their weights.
+
+    Raises:
+        InputError, PretrainedError: as `load`.
+    """
+    root = Path(path) if path else fetch()
+    if not (root / "rank_model").is_dir():
+        raise InputError(f"{root}: mode rank wants the folder that has lac_model and rank_model in it")
+    return Ranker.from_fluid(root / "rank_model" / "model")
 
 
 def make_tagger(folder: Path, num_words: int, num_tags: int, encoder=None, **options) -> Tagger:
@@ -321,27 +243,19 @@ class Tagged(NamedTuple):
     weights: Optional[List[int]]
 
 
-def token_ids(release: Release, tokens: Sequence[str]) -> np.ndarray:
-    """Return the ids of tokens, int64."""
-    ids, table, unknown = release.ids, release.model.table, release.unknown
-    # Only a token of one character is replaced: the table knows characters, and the release looks up whole tokens.
-    looked_up = (table.get(ord(token), token) if len(token) == 1 else token for token in tokens)
-    return np.array([ids.get(token, unknown) for token in looked_up], dtype=np.int64)
-
-
-def tag_characters(release: Release, texts: Sequence[str]) -> List[Tagged]:
+def tag_characters(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = None) -> List[Tagged]:
     """Tag each character of texts; the order is kept, and a text gets the same tags alone or among others."""
-    pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(release.cut(text))]
-    words = [token_ids(release, piece) for _, piece in pieces]
-    encoded = Encoded(words, None, np.array([len(ids) for ids in words], dtype=np.int64))
-    paths = predict_ids(release.model, encoded) if pieces else []
-    weights = release.ranker.weights(words, paths, pad) if release.ranker else itertools.repeat(None)
-    tagged = [Tagged([], [] if release.ranker else None) for _ in texts]
+    cut = model.released.cut
+    pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(cut(text))]
+    encoded = encode(model, [piece for _, piece in pieces])
+    paths = predict_ids(model, encoded) if pieces else []
+    weights = ranker.weights(encoded.words, paths, pad) if ranker else itertools.repeat(None)
+    tagged = [Tagged([], [] if ranker else None) for _ in texts]
     for (number, piece), path, weight in zip(pieces, paths, weights):
         for place, (token, tag) in enumerate(zip(piece, path)):
-            name = release.model.tags[tag]
+            name = model.tags[tag]
             tagged[number].tags.append(name)
-            tagged[number].tags.extend([kind(name) + "-I"] * (len(token) - 1))
+            tagged[number].tags.extend([released_kind(name) + "-I"] * (len(token) - 1))
             if weight is not None:
                 tagged[number].weights.extend([int(weight[place])] * len(token))
     return tagged
@@ -358,11 +272,6 @@ def _pieces(tokens: List[str]) -> List[List[str]]:
     return pieces + [tokens] if tokens else pieces
 
 
-def kind(tag: str) -> str:
-    """Return the type of a tag: what stands before its ending."""
-    return tag[:-2]
-
-
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
     parser = Parser(prog="lac.release", description=__doc__.split("\n\n")[0])
@@ -370,9 +279,11 @@ def main(arguments=None):
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         folder = fetch(options.source)
-        for mode in MODES:
-            release = load(folder, mode)
-            print(f"{folder / (mode + '_model')}: {len(release.ids)} tokens, {len(release.model.tags)} tags")
+        for mode in ("lac", "seg"):
+            model = load(folder, mode)
+            print(f"{folder / (mode + '_model')}: {len(model.released.ids)} tokens, {len(model.tags)} tags")
+        load_ranker(folder)
+        print(f"{folder / 'rank_model'}: weights of words")
     except (InputError, PretrainedError) as error:
         fail(error)
 

@@ -51,6 +51,27 @@ def spans(words: Sequence[str], tags: Sequence[str]) -> List[Span]:
     return found
 
 
+def released_kind(tag: str) -> str:
+    """Return the type of a released model's tag: what stands before its ending, which is always two characters."""
+    return tag[:-2]
+
+
+def released_spans(tokens: Sequence[str], tags: Sequence[str]) -> List[Span]:
+    """Return the words that tokens and the tags of a released model make up: every character is in one of them.
+
+    A word starts where a tag ends in B or S, and at the start of the text. Its type is that of its last token.
+    """
+    found: List[Span] = []
+    place = 0
+    for token, tag in zip(tokens, tags):
+        start, place = place, place + len(token)
+        if tag[-1] in "BS" or not found:
+            found.append(Span(start, place, released_kind(tag)))
+        else:
+            found[-1] = Span(found[-1].start, place, released_kind(tag))
+    return found
+
+
 class Figures(NamedTuple):
     """Precision, recall and F1 from 0 to 1, and the number of gold spans, of found ones, and of right ones."""
 

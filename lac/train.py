@@ -4,6 +4,7 @@
     python -m lac.train --train_data lac/data/train.txt --dev_data lac/data/dev.txt \\
         --pretrain_elmo_model_path "checkpoints/$(cat checkpoints/latest)"  # without this flag: the baseline
     python -m lac.train … --load_dir auto         # go on after a kill
+    python -m lac.train --init_from lac --train_data mine.txt  # train a released model on
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m lac.train …  # two processes
 
 The loss is the negative log likelihood of a sentence's tags in nats, its mean over the sentences of a batch; that
@@ -29,6 +30,7 @@ import checkpoint
 from bilm import StepRandom, load_encoder
 from checkpoint import CheckpointError
 from lac import model as tagging
+from lac import release
 from lac.layers import LayerCache
 from lac.model import Encoded, Model
 from lac.network import Tagger
@@ -36,10 +38,8 @@ from lac.options import OWN, RETIRED, SIZES, make_parser
 from lac.reader import (
     Sentence,
     build_vocabulary,
-    check_gold,
     count_words,
     pad,
-    read_sentences,
     read_table,
     read_tags,
     training_batches,
@@ -126,7 +126,8 @@ def train_step(run, batch, step, stop=False):
         random = StepRandom(run.options.random_seed, step, int(first))
         words = pad([encoded.words[number] for number in mine], width)
         keep = random.keep_mask(UNKNOWN_STREAM, len(mine), width, run.options.unknown_rate)
-        words = np.where(run.rare[words] & ~keep, run.model.vocabulary.unknown, words)
+        if run.rare.any():
+            words = np.where(run.rare[words] & ~keep, run.model.vocabulary.unknown, words)
         elmo = None
         if encoded.elmo is not None:
             ids = run.train.layers
@@ -160,7 +161,7 @@ def evaluate(model: Model, text: Text) -> Scores:
         flat = flat.numpy()
     model.tagger.train()
     paths = np.split(flat, np.cumsum(text.encoded.lengths)[:-1])
-    return tagging.score_ids(model.tags, text.sentences, paths)
+    return tagging.score_ids(model, text.sentences, paths)
 
 
 def mix_figures(tagger):
@@ -208,10 +209,9 @@ def find_checkpoint(options, given):
     return found
 
 
-def read_text(paths, tags, on_bad_line):
+def read_text(options, paths, tags, released, to_train_on):
     """Return the sentences of files; say what is left out or cannot be found."""
-    sentences, problems = read_sentences(paths, tags, on_bad_line)
-    missed = check_gold(sentences, tags, paths[0])
+    sentences, problems, missed = tagging.read_tagged(paths, tags, released, options.on_bad_line, to_train_on)
     if dist.get_rank() == 0:
         if problems:
             say(f"warning: {len(problems)} lines skipped, the first: {problems[0]}")
@@ -258,6 +258,26 @@ def make_model(options, tags, train_sentences):
     return Model(tagging.decoder(tagger), vocabulary, tags, table, elmo_vocabulary, tagger)
 
 
+def init_model(options, given):
+    """Return the `Model` that --init_from names, its own sizes among the flags, with an ELMo mix if one is given."""
+    for name in (*SIZES, "word_dict_path", "label_dict_path"):
+        if name in given:
+            raise OptionError(f"--{name} does not go with --init_from, which brings its own")
+    rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
+    released = release.named(options.init_from)
+    if released:
+        encoder, elmo_vocabulary = load_elmo(options)
+        model = release.load(*released, encoder, **rates)._replace(elmo_vocabulary=elmo_vocabulary)
+    elif options.pretrain_elmo_model_path:
+        raise OptionError("--pretrain_elmo_model_path goes with a released model; others have their ELMo or none")
+    else:
+        found = checkpoint.load(tagging.find_model(options.init_from))
+        model = tagging.restore(found, dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout), **rates)
+    for name in SIZES:
+        setattr(options, name, model.tagger.config[name])
+    return model
+
+
 def restore_model(options, given, found):
     """Return the `Model` of a checkpoint; the biLM, vocabularies, tags and table are the checkpoint's own."""
     if "label_dict_path" in given and read_tags(options.label_dict_path) != found.info["tags"]:
@@ -277,6 +297,14 @@ def make_text(model, sentences, options, name):
     return Text(sentences, encoded, layers)
 
 
+def rare_words(model, sentences):
+    """Return which words are sometimes read as `<UNK>`: those seen once; a released model knows its unknown token."""
+    if model.released:
+        return np.zeros(len(model.released.ids), dtype=bool)
+    counts = count_words(sentences, model.table)
+    return np.array([counts[word] == 1 for word in model.vocabulary.words])
+
+
 def set_up(options, given):
     """Make everything a run needs; return the `Run` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
@@ -288,33 +316,34 @@ def set_up(options, given):
     found = find_checkpoint(options, given)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
-    tags = found.info["tags"] if found else read_tags(options.label_dict_path)
-    sentences = read_text(options.train_data, tags, options.on_bad_line)
+    model = restore_model(options, given, found) if found else init_model(options, given) if options.init_from else None
+    tags, released = (model.tags, model.released) if model else (read_tags(options.label_dict_path), None)
+    sentences = read_text(options, options.train_data, tags, released, True)
     digest = fingerprint(sentences)
     if found and digest != found.info["train_sha256"]:
         raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
-    model = restore_model(options, given, found) if found else make_model(options, tags, sentences)
+    if model is None:
+        model = make_model(options, tags, sentences)
     model.tagger.train()
     optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=model.tagger.trained_parameters())
     progress = {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
     if found:
         checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
         progress = found.info["progress"]
-    dev = read_text(options.dev_data, tags, options.on_bad_line) if options.dev_data else None
+    dev = read_text(options, options.dev_data, tags, released, False) if options.dev_data else None
     steps = math.ceil(len(sentences) / options.batch_size)
     total = steps * options.max_epoch
     log = MetricsLog(root / "log", progress["step"]) if dist.get_rank() == 0 else None
     if log:
         report_start(options, device, found, model, sentences, dev, steps, total)
     index = {name: number for number, name in enumerate(tags)}
-    counts = count_words(sentences, model.table)
     run = Run(
         options,
         model,
         optimizer,
         make_text(model, sentences, options, "train"),
         [np.array([index[tag] for tag in sentence.tags], dtype=np.int64) for sentence in sentences],
-        np.array([counts[word] == 1 for word in model.vocabulary.words]),
+        rare_words(model, sentences),
         make_text(model, dev, options, "dev") if dev else None,
         steps,
         min(total, options.num_iterations or total),
@@ -358,7 +387,7 @@ def save_checkpoint(run, progress, scores, best):
         }
         tagger = run.model.tagger
         moments = checkpoint.optimizer_arrays(run.optimizer, tagger)
-        state, vocabulary = tagging.model_state(run.model), run.model.vocabulary.text
+        state, vocabulary = tagging.model_state(run.model), tagging.vocabulary_text(run.model)
         root, keep = run.options.model_save_dir, run.options.keep
         run.log.sync()
         checkpoint.save(root, info, tagger.state_dict(), moments, state, vocabulary, keep, best)
@@ -459,18 +488,23 @@ def report_end(run, progress):
     say(f"best model  {folder}")
     if run.options.test_data:
         model = tagging.load(folder)
-        sentences = read_text(run.options.test_data, model.tags, run.options.on_bad_line)
+        sentences = read_text(run.options, run.options.test_data, model.tags, model.released, False)
         say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
     say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {root / 'log'}")
 
 
-def main(arguments=None):
-    """Run from the command line; user errors end with a message and exit code 1."""
-    options, given, notes = parse(make_parser(__doc__), RETIRED, sys.argv[1:] if arguments is None else arguments)
+def run(arguments):
+    """Train by flags, as from the command line; errors are raised."""
+    options, given, notes = parse(make_parser(__doc__), RETIRED, arguments)
     for note in notes:
         say(note)
+    train(*set_up(options, given))
+
+
+def main(arguments=None):
+    """Run from the command line; user errors end with a message and exit code 1."""
     try:
-        train(*set_up(options, given))
+        run(sys.argv[1:] if arguments is None else arguments)
     except (InputError, OptionError, CheckpointError, PretrainedError, TrainingError) as error:
         fail(error)
 

@@ -1,4 +1,4 @@
-"""lac/release.py, rank.py, custom.py, interface.py: Baidu's released models against what the official program answers.
+"""lac/release.py and what it takes to run, train on and export Baidu's released models against the official answers.
 
 The models are in the source package `LAC` 2.1.2, which pip gets; without it the tests that need them are skipped.
 """
@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, largest_difference, run_python
 
 from bilm import ElmoEncoder
-from lac import LAC, custom, finetune, release
+from lac import LAC, custom, export, release, released_lines, train
 from lac.interface import join_characters
+from lac.scores import Span, released_spans
 from pretrained import PretrainedError
 from reader import InputError
 
@@ -197,25 +198,67 @@ def test_only_the_models_are_unpacked_and_bad_archives_refused(tmp_path, monkeyp
         release.fetch(str(tmp_path / "empty"))
 
 
-def test_a_saved_model_is_read_as_it_was(lac, tmp_path):
-    finetune.save(lac["lac"].release, tmp_path / "copy")
-    again = LAC(str(tmp_path / "copy"))
-    assert again.run([one["text"] for one in OFFICIAL]) == EXPECTED["lac"]
-    with pytest.raises(InputError, match="copy is not empty"):
-        finetune.save(lac["lac"].release, tmp_path / "copy")
+def train_on(model, folder, lines, *flags):
+    """Train a model on with the command line's flags; return its tagger."""
+    path = folder.with_name(folder.name + ".txt")
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    train.run(["--init_from", str(model), "--train_data", str(path), "--model_save_dir", str(folder), *map(str, flags)])
+    return LAC(str(folder))
 
 
-@pytest.mark.parametrize("mode, line", [("lac", "喵星球/LOC 的/u 汪汪/PER 来/v 了/u"), ("seg", "喵 星球的 汪 汪来 了")])
-def test_training_on_teaches_a_model_new_lines(models, tmp_path, mode, line):
-    (tmp_path / "mine.txt").write_text((line + "\n") * 4, encoding="utf-8")
+ONE_TINY_STEP = ("--num_iterations", 1, "--base_learning_rate", 1e-12)
+LM = ROOT / "tests" / "golden" / "lm_small"
+WITH_ELMO = ("--pretrain_elmo_model_path", LM / "checkpoint", "--elmo_dict_dir", LM / "vocab.txt")
+LINES = {"lac": "喵星球/LOC 的/u 汪汪/PER 来/v 了/u", "seg": "喵 星球的 汪 汪来 了"}
+
+
+@pytest.mark.parametrize("mode, flags", [("lac", ()), ("seg", ()), ("lac", WITH_ELMO)])
+def test_a_checkpoint_and_an_export_of_a_released_model_answer_as_it_does(models, tmp_path, mode, flags):
+    kept = train_on(models / f"{mode}_model", tmp_path / "run", [LINES[mode]], *ONE_TINY_STEP, *flags)
+    assert (kept.model.tagger.encoder is not None) == bool(flags)
+    export.main(["--model", str(tmp_path / "run"), "--output", str(tmp_path / "exported")])
+    for lac in (kept, LAC(str(tmp_path / "exported"))):
+        lac.mode = mode
+        assert lac.run([one["text"] for one in OFFICIAL]) == EXPECTED[mode]
+
+
+@pytest.mark.parametrize("mode", ["lac", "seg"])
+def test_training_on_teaches_a_model_new_lines(models, tmp_path, mode):
+    (tmp_path / "mine.txt").write_text((LINES[mode] + "\n") * 20, encoding="utf-8")
     lac = LAC(str(models / f"{mode}_model"), mode)
-    expected = [item.rpartition("/") for item in line.split()]
+    expected = [item.rpartition("/") for item in LINES[mode].split()]
     words = [word or kind for word, _, kind in expected]
     text = "".join(words)
     right = words if mode == "seg" else [words, [kind for _, _, kind in expected]]
     assert lac.run(text) != right
-    lac.train(str(tmp_path / "new"), str(tmp_path / "mine.txt"), str(tmp_path / "mine.txt"), epochs=40, batch_size=2)
+    flags = dict(max_epoch=3, batch_size=2)
+    lac.train(str(tmp_path / "new"), str(tmp_path / "mine.txt"), str(tmp_path / "mine.txt"), **flags)
     assert lac.run(text) == right == LAC(str(tmp_path / "new"), mode).run(text)
+
+
+def test_training_on_can_be_stopped_and_gone_on_with(models, tmp_path):
+    lines = [LINES["lac"], "汪汪/PER 来/v", "的/u 喵/n"]
+    taggers = []
+    for name, parts in (("at_once", [4]), ("in_parts", [1, 4])):
+        for steps in parts:
+            flags = ("--num_iterations", steps, "--batch_size", 1, "--load_dir", "auto")
+            lac = train_on(models / "lac_model", tmp_path / name, lines, *flags)
+        taggers.append(lac.model.tagger.state_dict())
+    for name, values in taggers[0].items():
+        assert np.array_equal(values.numpy(), taggers[1][name].numpy()), name
+
+
+def test_lines_become_the_models_tokens_and_tags(models):
+    model = release.load(models / "lac_model")
+    for line in ("百度/ORG 是家/v 高科技/n", "百度 是家 高科技\tORG v n"):
+        trained, text = (released_lines.parser(model.released, model.tags, cut)(line) for cut in (True, False))
+        assert trained.gold == text.gold == [Span(0, 2, "ORG"), Span(2, 4, "v"), Span(4, 7, "n")]
+        assert "".join(trained.words) == "".join(text.words) == "百度是家高科技"
+        assert released_spans(trained.words, trained.tags) == trained.gold
+    crossing = released_lines.parser(model.released, model.tags, True)("高/a 科技/n 公/n 司机/n")
+    assert released_spans(crossing.words, crossing.tags) == crossing.gold
+    with pytest.raises(ValueError, match="'是' is in no word"):
+        released_lines.parser(model.released, model.tags, True)("百度 是 公司\tORG O n")
 
 
 @pytest.mark.parametrize(
@@ -225,22 +268,20 @@ def test_training_on_teaches_a_model_new_lines(models, tmp_path, mode, line):
         ("图灵 在/p", "line 2: expected word/tag, found '图灵'"),
     ],
 )
-def test_lines_that_cannot_be_trained_on_are_named(lac, tmp_path, line, message):
-    (tmp_path / "mine.txt").write_text("在/p\n" + line + "\n", encoding="utf-8")
+def test_lines_that_cannot_be_trained_on_are_named(models, tmp_path, line, message):
     with pytest.raises(InputError, match=message):
-        lac["lac"].train(str(tmp_path / "new"), str(tmp_path / "mine.txt"))
+        train_on("lac", tmp_path / "run", ["在/p", line])
 
 
-def test_with_an_elmo_mix_the_first_answers_are_the_released_ones(models):
+def test_with_an_elmo_mix_the_first_scores_are_the_released_ones(models):
     folder = models / "lac_model"
     plain = release.load(folder)
-    encoder = ElmoEncoder(50, 8, 16)
-    tagger = release.make_tagger(folder, len(plain.ids), len(plain.model.tags), encoder=encoder)
+    tagger = release.load(folder, encoder=ElmoEncoder(50, 8, 16)).tagger
     rng = np.random.default_rng(0)
-    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (len(plain.ids), 50))
+    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (len(plain.released.ids), 50))
     lengths = paddle.to_tensor([9, 4, 7])
     inside = np.arange(9) < lengths.numpy()[:, None]
-    mine, right = (t.numpy()[inside] for t in (tagger(words, lengths, elmo), plain.model.tagger(words, lengths)))
+    mine, right = (t.numpy()[inside] for t in (tagger(words, lengths, elmo), plain.tagger(words, lengths)))
     assert largest_difference(mine, right) < 1e-5
     tagger.train()
     tagger.costs(words, lengths, paddle.to_tensor(rng.integers(0, 49, (3, 9))), elmo).sum().backward()

@@ -350,7 +350,7 @@ def test_the_cutting_of_jieba_alone_bounds_the_scores(trained):
     model = tagging.load(trained)
     sentences, _ = read_sentences(DATA / "dev.txt", model.tags)
     index = {name: number for number, name in enumerate(model.tags)}
-    scores = tagging.score_ids(model.tags, sentences, [[index[tag] for tag in s.tags] for s in sentences])
+    scores = tagging.score_ids(model, sentences, [[index[tag] for tag in s.tags] for s in sentences])
     assert 0.9 < scores.overall.f1 < 1 and scores.overall != figures(*[scores.overall.gold] * 3)
 
 
