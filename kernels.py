@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple, Union
 
+import numpy as np
 import paddle
 
 SOURCE = Path(__file__).with_name("kernels.cc")
@@ -91,23 +92,30 @@ def library() -> Optional[ctypes.CDLL]:
     return compiled()[0] if paddle.device.get_device() == "cpu" else None
 
 
-def call(name: str, sizes: Sequence[int], bounds: Sequence[float], *tensors: Sequence[Optional[paddle.Tensor]]) -> None:
+Array = Union[paddle.Tensor, np.ndarray, None]
+
+
+def _address(array: Array) -> Optional[int]:
+    if array is None:
+        return None
+    if isinstance(array, np.ndarray):
+        fits, address = array.dtype in (np.float32, np.int64) and array.flags.c_contiguous, array.ctypes.data
+    else:
+        fits, address = array.dtype in (paddle.float32, paddle.int64) and array.is_contiguous(), array.data_ptr()
+    if not fits:
+        raise TypeError(f"expected contiguous numbers of type float32 or int64, found {array.dtype}")
+    return address
+
+
+def call(name: str, sizes: Sequence[int], bounds: Sequence[float], *arrays: Sequence[Array]) -> None:
     """Call a function of the library; other Python threads run meanwhile.
 
     Args:
         name: of the function.
         sizes, bounds: its whole numbers, and its float32 ones.
-        tensors: lists of contiguous tensors (or None), handed over as arrays of pointers.
+        arrays: lists of contiguous tensors or arrays (or None), handed over as arrays of pointers.
     """
-    pointers = []
-    for group in tensors:
-        for tensor in group:
-            if tensor is None:
-                continue
-            if tensor.dtype not in (paddle.float32, paddle.int64) or not tensor.is_contiguous():
-                raise TypeError(f"{name}: expected contiguous tensors of float32 or int64, found {tensor.dtype}")
-        addresses = [None if tensor is None else tensor.data_ptr() for tensor in group]
-        pointers.append((ctypes.c_void_p * len(group))(*addresses))
+    pointers = [(ctypes.c_void_p * len(group))(*map(_address, group)) for group in arrays]
     getattr(library(), name)(*map(ctypes.c_int64, sizes), *map(ctypes.c_float, bounds), *pointers)
 
 

@@ -26,13 +26,16 @@ class Dictionaries(NamedTuple):
     """What it takes to read text as a released model does.
 
     Attributes:
-        ids: of tokens.
+        ids: of tokens as they stand in text, after the replacements of q2b.dic. unknown: of all others.
+        size: how many tokens word.dic has.
         cut: text → tokens, which joined up are the text.
         words, pieces: the texts of word.dic and small_seg.dic, to be written again; `pieces` is None where each
             character is a token.
     """
 
     ids: Dict[str, int]
+    unknown: int
+    size: int
     cut: Callable[[str], List[str]]
     words: str
     pieces: Optional[str]
@@ -68,31 +71,36 @@ def read_tag_names(path: Path) -> List[str]:
     return [names[number] for number in range(len(names))]
 
 
-def parse(folder: Path, words: Sequence[str], pieces: Optional[Sequence[str]]) -> Dictionaries:
+def parse(folder: Path, words: Sequence[str], pieces: Optional[Sequence[str]], table: Table) -> Dictionaries:
     """Return the dictionaries of these lines.
 
     Args:
         folder: where they come from, for messages.
+        table: replacements of characters before the look-up.
     """
     path = folder / "word.dic"
     ids = {token: int(number) for number, token in _rows(path, words)}
     if UNKNOWN not in ids:
         raise InputError(f"{path}: no token {UNKNOWN} in it")
     cut = list if pieces is None else Cutter(folder / "small_seg.dic", pieces, ids)
-    return Dictionaries(ids, cut, "\n".join(words), None if pieces is None else "\n".join(pieces))
+    texts = "\n".join(words), None if pieces is None else "\n".join(pieces)
+    # Only a token of one character is replaced: the table knows characters, and the release looks up whole tokens.
+    replaced = {chr(one): ids.get(other, ids[UNKNOWN]) for one, other in table.items()}
+    return Dictionaries({**ids, **replaced}, ids[UNKNOWN], len(ids), cut, *texts)
 
 
-def read(folder: Path, tags: Sequence[str]) -> Dictionaries:
+def read(folder: Path, tags: Sequence[str], table: Table) -> Dictionaries:
     """Return the dictionaries of a folder.
 
     Args:
         tags: of the model; where they say nothing but where words end, each character is a token.
+        table: see `parse`.
 
     Raises:
         InputError: a line or a file that cannot be used.
     """
     pieces = _lines(folder / "small_seg.dic") if any(map(released_kind, tags)) else None
-    return parse(folder, _lines(folder / "word.dic"), pieces)
+    return parse(folder, _lines(folder / "word.dic"), pieces, table)
 
 
 class Cutter:
@@ -149,9 +157,7 @@ class Cutter:
         return tokens
 
 
-def token_ids(dictionaries: Dictionaries, table: Table, tokens: Sequence[str]) -> np.ndarray:
+def token_ids(dictionaries: Dictionaries, tokens: Sequence[str]) -> np.ndarray:
     """Return the ids of tokens, int64."""
-    ids, unknown = dictionaries.ids, dictionaries.ids[UNKNOWN]
-    # Only a token of one character is replaced: the table knows characters, and the release looks up whole tokens.
-    looked_up = (table.get(ord(token), token) if len(token) == 1 else token for token in tokens)
-    return np.array([ids.get(token, unknown) for token in looked_up], dtype=np.int64)
+    ids, unknown = dictionaries.ids, dictionaries.unknown
+    return np.array([ids.get(token, unknown) for token in tokens], dtype=np.int64)

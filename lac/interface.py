@@ -6,7 +6,8 @@ from typing import List, NamedTuple, Optional, Sequence, Union
 
 from lac import custom, release
 from lac import model as tagging
-from lac.scores import released_spans
+from lac.release import Tagged
+from lac.scores import released_kind
 from reader import InputError
 
 # So many texts are in work at a time.
@@ -21,11 +22,36 @@ class Words(NamedTuple):
     weights: Optional[List[int]]
 
 
-def join_characters(text: str, tags: Sequence[str], weights: Optional[Sequence[int]]) -> Words:
-    """Return the words that characters and their tags make up; a word's weight is the largest of its characters."""
-    found = released_spans(text, tags)
-    most = None if weights is None else [max(weights[span.start : span.end]) for span in found]
-    return Words([text[span.start : span.end] for span in found], [span.tag for span in found], most)
+def join(tagged: Tagged) -> Words:
+    """Return the words that tokens and their tags make up; a word's weight is the largest of its tokens.
+
+    As `lac.scores.released_spans`: a word starts where a tag ends in B or S, its type is that of its last token.
+    """
+    words: List[str] = []
+    kinds: List[str] = []
+    starts = []
+    for place, (token, tag) in enumerate(zip(tagged.tokens, tagged.tags)):
+        if tag[-1] in "BS" or not words:
+            words.append(token)
+            kinds.append(released_kind(tag))
+            starts.append(place)
+        else:
+            words[-1] += token
+            kinds[-1] = released_kind(tag)
+    if tagged.weights is None:
+        return Words(words, kinds, None)
+    ends = [*starts[1:], len(tagged.weights)]
+    return Words(words, kinds, [max(tagged.weights[start:end]) for start, end in zip(starts, ends)])
+
+
+def characters(tagged: Tagged) -> Tagged:
+    """Return each character as a token of its own: the first of a token has its tag, the others go on with it."""
+    tags, weights = [], None if tagged.weights is None else []
+    for place, (token, tag) in enumerate(zip(tagged.tokens, tagged.tags)):
+        tags += [tag, *[released_kind(tag) + "-I"] * (len(token) - 1)]
+        if weights is not None:
+            weights += [tagged.weights[place]] * len(token)
+    return Tagged(list("".join(tagged.tokens)), tags, weights)
 
 
 class LAC:
@@ -89,13 +115,14 @@ class LAC:
     def tag(self, texts: Sequence[str]) -> List[Words]:
         """Return the words of texts, in their order."""
         if self.model.released:
-            tagged = release.tag_characters(self.model, texts, self.ranker)
+            tagged = release.tag_tokens(self.model, texts, self.ranker)
         else:
-            tagged = [_characters(*words) for words in tagging.tag_lines(self.model, texts)]
-        return [
-            join_characters(text, custom.apply(self.items, text, one.tags), one.weights)
-            for text, one in zip(texts, tagged)
-        ]
+            lines = tagging.tag_lines(self.model, texts)
+            tagged = [Tagged(words, [f"{tag}-B" for tag in tags], None) for words, tags in lines]
+        if self.items.by_text:
+            tagged = map(characters, tagged)
+            tagged = [one._replace(tags=custom.apply(self.items, text, one.tags)) for text, one in zip(texts, tagged)]
+        return list(map(join, tagged))
 
     def run(self, texts: Union[str, Sequence[str]]) -> list:
         """Tag a text or several.
@@ -123,10 +150,3 @@ class LAC:
                 answer = [found.words, found.tags, found.weights]
                 answers.append(answer[0] if self.mode == "seg" else answer[: 3 if self.mode == "rank" else 2])
         return answers
-
-
-def _characters(words, tags):
-    """Return the tag of each character of words."""
-    return release.Tagged(
-        [f"{tag}-{'I' if n else 'B'}" for word, tag in zip(words, tags) for n in range(len(word))], None
-    )

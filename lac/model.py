@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 import checkpoint
+import kernels
 from bilm import ElmoEncoder
 from checkpoint import CheckpointError
 from lac import dictionaries
@@ -94,12 +95,12 @@ def encode(model: Model, sentences: Iterable[Sequence[str]]) -> Encoded:
 def word_ids(model: Model, words: Sequence[str]) -> np.ndarray:
     """Return the ids of words for the word embedding, int64."""
     if model.released:
-        return token_ids(model.released, model.table, words)
+        return token_ids(model.released, words)
     return np.array(normalised_ids(words, model.vocabulary, model.table), dtype=np.int64)
 
 
 def decoder(tagger: Tagger) -> Callable:
-    """Return `Model.decode` of a network."""
+    """Return `Model.decode` of a network, in Paddle operators."""
 
     @paddle.no_grad()
     def decode(word_ids, lengths, elmo=None):
@@ -118,17 +119,34 @@ def predict_ids(
         rank, world_size: this process does its share of the batches; the other sentences are all zeros.
     """
     found = [np.zeros(length, dtype=np.int64) for length in encoded.lengths]
-    batches = list(batches_by_length(encoded.lengths, MAX_TOKENS, MAX_SENTENCES))
+    in_cpp = model.tagger is not None and kernels.library() is not None
+    if in_cpp and encoded.elmo is None:  # which makes its own batches
+        batches = [np.arange(len(found))]
+    else:
+        batches = list(batches_by_length(encoded.lengths, MAX_TOKENS, MAX_SENTENCES))
     for batch in batches[rank::world_size]:
-        word_ids, lengths = pad([encoded.words[number] for number in batch]), encoded.lengths[batch]
-        elmo = None
+        words, lengths, elmo = [encoded.words[number] for number in batch], encoded.lengths[batch], None
         if encoded.elmo is not None:
             ids = [encoded.elmo[number] for number in batch]
             elmo = layers(batch) if layers else paddle.to_tensor(pad(ids))
-        paths = model.decode(paddle.to_tensor(word_ids), paddle.to_tensor(lengths), elmo)
+        if in_cpp:
+            paths = _paths_in_cpp(model.tagger, words, lengths, elmo)
+        else:
+            paths = model.decode(paddle.to_tensor(pad(words)), paddle.to_tensor(lengths), elmo)
         for number, path, length in zip(batch, paths, lengths):
             found[number] = path[:length]
     return found
+
+
+@paddle.no_grad()
+def _paths_in_cpp(tagger: Tagger, words: List[np.ndarray], lengths: np.ndarray, elmo) -> List[np.ndarray]:
+    vectors = None
+    if elmo is not None:
+        encoder = tagger.encoder
+        layers = encoder.layers(elmo, paddle.to_tensor(lengths)) if len(elmo.shape) == 2 else elmo
+        vectors = encoder.mix(layers).numpy()
+        vectors = vectors[np.arange(vectors.shape[1]) < lengths[:, None]]
+    return np.split(tagger.best_tags(np.concatenate(words), lengths, vectors), np.cumsum(lengths)[:-1])
 
 
 def predict(model: Model, sentences: Sequence[Sequence[str]]) -> List[List[str]]:
@@ -254,10 +272,10 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         raise CheckpointError(f"{found.path} is a language model, not a tagger; lac.train makes one from it")
     try:
         tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
-        vocabulary, released, elmo_vocabulary = _vocabulary_of(found), _released_of(found), None
+        vocabulary, released, elmo_vocabulary = _vocabulary_of(found), _released_of(found, table), None
         if info["elmo"] is not None:
             elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
-        _check_sizes(found, len(released.ids) if released else vocabulary.size, tags, elmo_vocabulary)
+        _check_sizes(found, released.size if released else vocabulary.size, tags, elmo_vocabulary)
         encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if elmo_vocabulary else None
         tagger = Tagger(**info["model"], encoder=encoder, **options)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -276,12 +294,12 @@ def _vocabulary_of(found) -> Optional[Vocabulary]:
     return None if found.info.get("released") else Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
 
 
-def _released_of(found) -> Optional[Dictionaries]:
+def _released_of(found, table) -> Optional[Dictionaries]:
     if not found.info.get("released"):  # older checkpoints do not know of it
         return None
     words = [line for block in read_lines(found.path / checkpoint.VOCABULARY_FILE) for line in block]
     pieces = str(found.state["small_seg"]).split("\n") if "small_seg" in found.state else None
-    return dictionaries.parse(found.path, words, pieces)
+    return dictionaries.parse(found.path, words, pieces, table)
 
 
 def _check_sizes(found, num_words: int, tags: List[str], elmo_vocabulary: Optional[Vocabulary]) -> None:
@@ -327,7 +345,7 @@ def load_exported(folder: Path) -> Model:
 
     tags, table = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
     elmo_vocabulary = Vocabulary(folder / ELMO_VOCABULARY) if ELMO_VOCABULARY in names else None
-    released = dictionaries.read(folder, tags) if "word.dic" in names else None
+    released = dictionaries.read(folder, tags, table) if "word.dic" in names else None
     vocabulary = None if released else Vocabulary(folder / "vocabulary.txt")
     return Model(decode, vocabulary, tags, table, elmo_vocabulary, None, released)
 

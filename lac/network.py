@@ -6,10 +6,12 @@ rate and decay are those of Baidu's LAC on Paddle Fluid; its GRU is in `lac/gru.
 
 from typing import Optional
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+import kernels
 from bilm import ElmoEncoder, StepRandom
 from lac.crf import crf_costs
 from lac.gru import BiGRU, decayed_weight, reverse_places
@@ -97,6 +99,26 @@ class Tagger(nn.Layer):
         for block in self.blocks:
             inputs = block(inputs, reverse)
         return F.linear(inputs, self.output_w, self.output_b).transpose([1, 0, 2])
+
+    def best_tags(self, word_ids: np.ndarray, lengths: np.ndarray, vectors: Optional[np.ndarray] = None) -> np.ndarray:
+        """Return the best tags of sentences, in C++ (`kernels.cc`), without padding or a graph.
+
+        Args:
+            word_ids: int64 `[words]`, one sentence after the other. lengths: int64 `[sentences]`, at least 1.
+            vectors: with an encoder, its vectors of these words, float32 `[words, encoder.embedding_dim]`.
+
+        Returns:
+            int64 `[words]`.
+        """
+        grus = [gru for block in self.blocks for gru in (block.forward_gru, block.backward_gru)]
+        weights = [[getattr(gru, name) for gru in grus] for name in ("input_w", "input_b", "gate_w", "candidate_w")]
+        config, tags = self.config, np.empty_like(word_ids)
+        sizes = [len(lengths), len(self.blocks), config["word_emb_dim"], 0 if vectors is None else vectors.shape[1]]
+        sizes += [config["grnn_hidden_dim"], config["num_tags"]]
+        output = [self.output_w, self.output_b, self.crfw]
+        inputs = [lengths], [word_ids], [vectors], [self.word_embedding]
+        kernels.call("tag_sentences", sizes, [], *inputs, *weights, output, [tags])
+        return tags
 
     def costs(
         self,

@@ -10,16 +10,19 @@ with g = x W_x + h_before W, columns in the order candidate, input, forget, outp
 """
 
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Dict, List, Sequence
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+import kernels
 from lac.gru import reorder, reverse_places
+from lac.reader import batches_by_length, pad
 from pretrained import PretrainedError, read_fluid_variable
 
 NAMES = [f"{kind}.{part}" for kind in ("fc_0", "fc_1", "fc_2", "fc_3", "lstm_0", "lstm_1") for part in ("w_0", "b_0")]
+DENSE = ["fc_2.w_0", "fc_2.b_0", "fc_3.w_0", "fc_3.b_0"]
 BATCH_TOKENS = 8192
 
 
@@ -32,7 +35,11 @@ class Ranker:
 
     def __init__(self, variables: Dict[str, np.ndarray]):
         self.variables = {name: paddle.to_tensor(array.astype(np.float32)) for name, array in variables.items()}
-        self.size = variables["lstm_0.w_0"].shape[0]
+        self.size = size = variables["lstm_0.w_0"].shape[0]
+        # For C++: the LSTMs' own bias goes with that of their input; behind it stand the peepholes.
+        biases = [variables[f"lstm_{n}.b_0"].astype(np.float32).ravel() for n in (0, 1)]
+        self.biases = [b[: 4 * size] + variables[f"fc_{n}.b_0"].ravel() for n, b in enumerate(biases)]
+        self.peepholes = [np.ascontiguousarray(bias[4 * size :]) for bias in biases]
 
     @classmethod
     def from_fluid(cls, folder: Path) -> "Ranker":
@@ -43,26 +50,29 @@ class Ranker:
             raise PretrainedError(f"{folder}: missing {', '.join(missing)}")
         return cls({name: read_fluid_variable(folder / name) for name in names})
 
-    def weights(
-        self, words: Sequence[np.ndarray], tags: Sequence[np.ndarray], pad: Callable[[Sequence[np.ndarray]], np.ndarray]
-    ) -> List[np.ndarray]:
-        """Return a weight for each token of each sentence.
+    def weights(self, words: Sequence[np.ndarray], tags: Sequence[np.ndarray]) -> List[np.ndarray]:
+        """Return a weight for each token of each sentence, int64.
 
         Args:
-            words, tags: ids, int64 `[tokens]` for each sentence.
-            pad: makes one array of several, zero behind each.
+            words, tags: ids, int64 `[tokens]` for each sentence, at least one token in each.
         """
         lengths = np.array([len(ids) for ids in words])
+        if kernels.library():
+            return np.split(self._in_cpp(np.concatenate(words), np.concatenate(tags), lengths), np.cumsum(lengths)[:-1])
         found: List[np.ndarray] = [np.zeros(0, np.int64)] * len(words)
-        order, start = np.argsort(-lengths, kind="stable"), 0
-        while start < len(order):
-            several = order[start : start + max(1, BATCH_TOKENS // int(lengths[order[start]]))]
-            start += len(several)
-            batch = self._batch(
-                pad([words[number] for number in several]), pad([tags[number] for number in several]), lengths[several]
-            )
-            for number, row in zip(several, batch):
+        for several in batches_by_length(lengths, BATCH_TOKENS, len(words)):
+            ids = [pad([one[number] for number in several]) for one in (words, tags)]
+            for number, row in zip(several, self._batch(*ids, lengths[several])):
                 found[number] = row[: lengths[number]]
+        return found
+
+    def _in_cpp(self, words, tags, lengths):
+        v, found = self.variables, np.empty_like(words)
+        tables, dense = [v["word_emb"], v["embedding_1.w_0"]], [v[name] for name in DENSE]
+        input_w, recurrent_w = ([v[f"{name}_{n}.w_0"] for n in (0, 1)] for name in ("fc", "lstm"))
+        sizes = [len(lengths), tables[0].shape[1], tables[1].shape[1], self.size, dense[0].shape[1], dense[2].shape[1]]
+        arrays = [lengths], [words, tags], tables, input_w, self.biases, recurrent_w, self.peepholes, dense, [found]
+        kernels.call("rank_sentences", sizes, [], *arrays)
         return found
 
     @paddle.no_grad()

@@ -30,8 +30,7 @@ from lac.dictionaries import read_tag_names
 from lac.model import Model, decoder, encode, predict_ids
 from lac.network import Tagger
 from lac.rank import Ranker
-from lac.reader import pad, read_table
-from lac.scores import released_kind
+from lac.reader import read_table
 from options import Parser, fail
 from pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from reader import InputError, read_lines
@@ -149,8 +148,8 @@ def load(path: Optional[Union[str, Path]] = None, mode: str = "lac", encoder=Non
     folder = root / name if (root / name).is_dir() else root
     conf = folder / "conf"
     tags, table = read_tag_names(conf / "tag.dic"), read_table(conf / "q2b.dic")
-    released = dictionaries.read(conf, tags)
-    tagger = make_tagger(folder, len(released.ids), len(tags), encoder, **options)
+    released = dictionaries.read(conf, tags, table)
+    tagger = make_tagger(folder, released.size, len(tags), encoder, **options)
     return Model(decoder(tagger), None, tags, table, None, tagger, released)
 
 
@@ -237,27 +236,26 @@ def _check_config(path: Path, sizes: Dict[str, int]) -> None:
 
 
 class Tagged(NamedTuple):
-    """A text as the model sees it: a tag for each character and, in mode rank, a weight."""
+    """The tokens of a text, a tag for each and, in mode rank, a weight."""
 
+    tokens: List[str]
     tags: List[str]
     weights: Optional[List[int]]
 
 
-def tag_characters(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = None) -> List[Tagged]:
-    """Tag each character of texts; the order is kept, and a text gets the same tags alone or among others."""
-    cut = model.released.cut
+def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = None) -> List[Tagged]:
+    """Cut and tag texts; the order is kept, and a text gets the same tags alone or among others."""
+    cut, names = model.released.cut, model.tags
     pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(cut(text))]
     encoded = encode(model, [piece for _, piece in pieces])
     paths = predict_ids(model, encoded) if pieces else []
-    weights = ranker.weights(encoded.words, paths, pad) if ranker else itertools.repeat(None)
-    tagged = [Tagged([], [] if ranker else None) for _ in texts]
+    weights = ranker.weights(encoded.words, paths) if ranker and pieces else itertools.repeat(None)
+    tagged = [Tagged([], [], [] if ranker else None) for _ in texts]
     for (number, piece), path, weight in zip(pieces, paths, weights):
-        for place, (token, tag) in enumerate(zip(piece, path)):
-            name = model.tags[tag]
-            tagged[number].tags.append(name)
-            tagged[number].tags.extend([released_kind(name) + "-I"] * (len(token) - 1))
-            if weight is not None:
-                tagged[number].weights.extend([int(weight[place])] * len(token))
+        tagged[number].tokens.extend(piece)
+        tagged[number].tags.extend([names[tag] for tag in path.tolist()])
+        if ranker:
+            tagged[number].weights.extend(weight.tolist())
     return tagged
 
 
@@ -281,7 +279,7 @@ def main(arguments=None):
         folder = fetch(options.source)
         for mode in ("lac", "seg"):
             model = load(folder, mode)
-            print(f"{folder / (mode + '_model')}: {len(model.released.ids)} tokens, {len(model.tags)} tags")
+            print(f"{folder / (mode + '_model')}: {model.released.size} tokens, {len(model.tags)} tags")
         load_ranker(folder)
         print(f"{folder / 'rank_model'}: weights of words")
     except (InputError, PretrainedError) as error:

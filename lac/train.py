@@ -300,7 +300,7 @@ def make_text(model, sentences, options, name):
 def rare_words(model, sentences):
     """Return which words are sometimes read as `<UNK>`: those seen once; a released model knows its unknown token."""
     if model.released:
-        return np.zeros(len(model.released.ids), dtype=bool)
+        return np.zeros(model.released.size, dtype=bool)
     counts = count_words(sentences, model.table)
     return np.array([counts[word] == 1 for word in model.vocabulary.words])
 

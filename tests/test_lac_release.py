@@ -12,9 +12,11 @@ import paddle
 import pytest
 from conftest import ROOT, largest_difference, run_python
 
+import kernels
 from bilm import ElmoEncoder
 from lac import LAC, custom, export, release, released_lines, train
-from lac.interface import join_characters
+from lac.interface import characters, join
+from lac.release import Tagged
 from lac.scores import Span, released_spans
 from pretrained import PretrainedError
 from reader import InputError
@@ -120,9 +122,20 @@ def test_wrong_types_are_named(lac, texts, message):
 
 
 def test_words_start_at_b_and_s_and_take_the_last_type_and_the_largest_weight():
-    found = join_characters("abcdef", ["x-I", "y-I", "x-B", "z-S", "z-E", "w-B"], [0, 2, 1, 0, 3, 1])
-    assert found == (["ab", "c", "de", "f"], ["y", "x", "z", "w"], [2, 1, 3, 1])
-    assert join_characters("", [], None) == ([], [], None)
+    tagged = Tagged(["a", "b", "cc", "d", "e", "f"], ["x-I", "y-I", "x-B", "z-S", "z-E", "w-B"], [0, 2, 1, 0, 3, 1])
+    assert join(tagged) == (["ab", "cc", "de", "f"], ["y", "x", "z", "w"], [2, 1, 3, 1])
+    assert join(characters(tagged)) == join(tagged)
+    assert characters(tagged).tags[2:4] == ["x-B", "x-I"]
+    assert [(span.start, span.end, span.tag) for span in released_spans(tagged.tokens, tagged.tags)] == [
+        (0, 2, "y"), (2, 4, "x"), (4, 6, "z"), (6, 7, "w")
+    ]  # fmt: skip
+    assert join(Tagged([], [], None)) == ([], [], None)
+
+
+@pytest.mark.parametrize("mode", release.MODES)
+def test_answers_are_the_same_without_cpp(models, mode, monkeypatch):
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    assert LAC(str(models), mode).run([one["text"] for one in OFFICIAL]) == EXPECTED[mode]
 
 
 def test_from_the_command_line(models):
@@ -278,7 +291,7 @@ def test_with_an_elmo_mix_the_first_scores_are_the_released_ones(models):
     plain = release.load(folder)
     tagger = release.load(folder, encoder=ElmoEncoder(50, 8, 16)).tagger
     rng = np.random.default_rng(0)
-    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (len(plain.released.ids), 50))
+    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (plain.released.size, 50))
     lengths = paddle.to_tensor([9, 4, 7])
     inside = np.arange(9) < lengths.numpy()[:, None]
     mine, right = (t.numpy()[inside] for t in (tagger(words, lengths, elmo), plain.tagger(words, lengths)))
