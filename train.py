@@ -528,7 +528,7 @@ def report_end(run, step):
         dev = [record for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "dev"]
         if dev:
             say(f"held-out   {describe(dev[-1])}")
-    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {root / 'log'}")
+    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {os.path.relpath(root / 'log')}")
 
 
 def main(arguments=None):

@@ -18,6 +18,7 @@ import runtime  # noqa: I001  first: its settings must be made before Paddle is 
 import argparse
 import hashlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
@@ -495,7 +496,7 @@ def report_end(run, progress):
         model = tagging.load(folder)
         sentences = read_text(run.options, run.options.test_data, model.tags, model.released, False)
         say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
-    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {root / 'log'}")
+    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {os.path.relpath(root / 'log')}")
 
 
 def run(arguments):
