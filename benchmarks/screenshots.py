@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from options import Parser, fail  # noqa: E402
 
-SECONDS = 60  # for a server or a page to be there
+SECONDS = 120  # for a server or a page to be there
 # Chromium takes commands from descriptor 3 and answers on 4.
 PIPED = """import os, sys
 os.dup2(int(sys.argv[1]), 3)
