@@ -184,13 +184,26 @@ def press(call, text):
     script(call, f"(places => places.snapshotItem(places.snapshotLength - 1).click())({found})")
 
 
+def type_into(call, field, text):
+    """Type a text into the field of a selector; again if the page, still busy, has dropped it."""
+
+    def typed():
+        if script(call, f"document.querySelector({json.dumps(field)}).value") == text:
+            return True
+        script(call, f"document.querySelector({json.dumps(field)}).select()")
+        call("Input.insertText", text=text)
+        time.sleep(0.5)
+        return False
+
+    wait_for(typed, f"{text!r} in a field of the page")
+
+
 def curves_page(call, address, pattern):
     """Return the picture of the curves whose tags a regular expression finds."""
     drawn = "document.querySelectorAll('canvas').length"
     call("Page.navigate", url=f"{address}/scalar")
     wait_for(lambda: script(call, drawn), "curve on the page")
-    script(call, "document.querySelector('input[placeholder*=tags]').focus()")
-    call("Input.insertText", text=pattern)
+    type_into(call, "input[placeholder*=tags]", pattern)
     wait_for_text(call, "Search Result")
     wait_for(lambda: script(call, drawn), "curve on the page")
     return screenshot(call)
@@ -217,8 +230,7 @@ def words_page(call, address, find=""):
         wait_for_text(call, "Neighbors")
         time.sleep(1)
         wait_for(lambda: script(call, "!document.body.innerText.includes('Calculating')"), "end of the projection")
-        script(call, "document.querySelector('input[type=text]').focus()")
-        call("Input.insertText", text=find)
+        type_into(call, "input[type=text]", find)
         wait_for_text(call, "matched.")
     return screenshot(call)
 
