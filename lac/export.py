@@ -4,7 +4,7 @@
     echo 上海的房价连续四个月保持平稳。 | python -m lac.predict --model lac_exported
 
     lac_exported/
-      tagger.pdmodel, tagger.pdiparams   program and parameters (paddle.jit.save), for Paddle Inference too:
+      tagger.pdmodel, tagger.pdiparams   program (Paddle 3: tagger.json) and parameters, for Paddle Inference too:
                                          word_ids int64 [batch, words], lengths int64 [batch], with ELMo also
                                          elmo_ids int64 [batch, words] → the best tags, int64 [batch, words]
       vocabulary.txt, tag.dic, q2b.dic   words of the embedding, tags by id, replacements before the look-up

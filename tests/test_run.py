@@ -1,6 +1,7 @@
 """setup.sh and run.sh: the environment, the launcher, stopping."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,29 @@ def test_gpu_libraries_get_the_names_that_paddle_opens(tmp_path):
     finished = shell(script, LD_LIBRARY_PATH="/mine", **environment)
     assert "using the CUDA 11 and cuDNN 8 of this system" in finished.stdout
     assert finished.stdout.strip().endswith("/mine") and ".cuda_links" not in finished.stdout
+
+
+def test_another_paddle_has_an_environment_of_its_own(tmp_path):
+    """The stub lacks everything; what it makes as an environment is a copy of it, and pip is only written down."""
+    stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
+    python = stub(
+        tmp_path / "python",
+        f"""case "$*" in
+        "- "*) exit 1 ;;
+        *version_info*) echo 3.12 ;;
+        "-m venv --clear "*) mkdir -p $4/bin; cp {tmp_path}/python $4/bin ;;
+        "-m pip "*) echo "$0" "$*" >>{tmp_path}/calls; cat "$7" >>{tmp_path}/asked ;;
+        esac\n""",
+    )
+    script = f"cp setup.sh requirements*.txt {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $PYTHON $GPU"
+    finished = shell(script, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="3.3.1")
+    assert finished.stdout.splitlines()[-1] == f"{tmp_path}/.venv-paddle-3.3.1/bin/python 0", finished.stderr
+    assert not (tmp_path / ".venv").exists()
+    assert (tmp_path / "calls").read_text(encoding="utf-8").startswith(".venv-paddle-3.3.1/bin/python -m pip install")
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
+    assert asked.startswith("paddlepaddle==3.3.1 ") and re.findall("^numpy[^;]*", asked, re.M) == ["numpy", "numpy"]
+    pinned = [line for line in (ROOT / "requirements-cpu.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    assert len(asked.splitlines()) == len(pinned) and all(line in asked for line in pinned[3:])
 
 
 def test_several_machines_need_an_address():
