@@ -11,8 +11,34 @@ import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle.nn.clip import get_tensor_from_selected_rows, merge_selected_rows
 
+import kernels
+
 # Optimizers that leave rows without a gradient alone, so that row-sparse gradients change nothing but the time.
 SPARSE = ("adagrad", "sgd")
+
+
+class Adagrad(paddle.optimizer.Adagrad):
+    """Paddle's Adagrad, with one pass over a dense gradient in C++ (`kernels.cc`) that clips it, too.
+
+    Attributes:
+        scale: what the next step multiplies dense gradients with, where `in_cpp()`.
+    """
+
+    scale = 1.0
+
+    @staticmethod
+    def in_cpp():
+        """Say whether dense gradients are scaled by the step itself."""
+        return kernels.library() is not None
+
+    def _append_optimize_op(self, block, param_and_grad):
+        parameter, gradient = param_and_grad
+        if gradient.is_selected_rows() or not self.in_cpp():
+            return super()._append_optimize_op(block, param_and_grad)
+        rate = self.get_lr() * parameter.optimize_attr["learning_rate"]
+        moment = self._get_accumulator(self._moment_acc_str, parameter)
+        arrays = [parameter], [gradient], [moment]
+        return kernels.call("adagrad", [parameter.size], [rate, self._epsilon, self.scale], *arrays)
 
 
 def row_gradient(table):
@@ -28,21 +54,28 @@ def set_row_gradient(table, rows, values):
 
 
 @paddle.no_grad()
-def clip_gradients(parameters, max_norm):
-    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before."""
+def clip_gradients(parameters, max_norm, optimizer=None):
+    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before.
+
+    Args:
+        optimizer: an `Adagrad` that can is left to scale dense gradients when it uses them.
+    """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [
         get_tensor_from_selected_rows(merge_selected_rows(p.grad)) if p.grad.is_selected_rows() else p.grad
         for p in parameters
     ]
     norm = math.sqrt(float(paddle.add_n([paddle.dot(flat, flat) for flat in map(paddle.flatten, gradients)])))
-    if norm > max_norm:
-        for parameter in parameters:
-            if parameter.grad.is_selected_rows():
-                rows, values = row_gradient(parameter)
-                set_row_gradient(parameter, rows, values * (max_norm / norm))
-            else:
-                parameter.grad.scale_(max_norm / norm)
+    scale = max_norm / norm if norm > max_norm else 1.0
+    scaled_by_step = isinstance(optimizer, Adagrad) and optimizer.in_cpp()
+    if scaled_by_step:
+        optimizer.scale = scale
+    for parameter in parameters if scale < 1 else ():
+        if parameter.grad.is_selected_rows():
+            rows, values = row_gradient(parameter)
+            set_row_gradient(parameter, rows, values * scale)
+        elif not scaled_by_step:
+            parameter.grad.scale_(scale)
     return norm
 
 

@@ -253,6 +253,19 @@ struct Weights {
   }
 };
 
+// ---------------------------------------------------------------- the update
+
+void adagrad_part(int64_t size, float rate, float epsilon, float scale, float* __restrict parameter,
+                  const float* __restrict gradient, float* __restrict moment) {
+#pragma GCC ivdep
+  for (int64_t k = 0; k < size; ++k) {
+    const float g = gradient[k] * scale;
+    const float m = moment[k] + g * g;
+    moment[k] = m;
+    parameter[k] -= rate * g / (std::sqrt(m) + epsilon);
+  }
+}
+
 // ---------------------------------------------------------------- tagging
 
 // Sentences of different lengths without padding: sorted by length, the longest first, step t has the words of the
@@ -627,6 +640,17 @@ void gru_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_
         gru_row_gates_backward(g + r * 3 * size, before + r * size, &d_kept[r * size], &d_hidden[r * size], size);
       gate.product(g, 3 * size, d_hidden.data(), size, true);
     }
+  });
+}
+
+// One step of Adagrad (Duchi et al. 2011) on one parameter, with its gradient times `scale`.
+void adagrad(int64_t size, float rate, float epsilon, float scale, float* const* parameter,
+             const float* const* gradient, float* const* moment) {
+  constexpr int64_t kPart = 1 << 15;
+  in_parallel((size + kPart - 1) / kPart, [&](int64_t part) {
+    const int64_t from = part * kPart;
+    adagrad_part(std::min(kPart, size - from), rate, epsilon, scale, parameter[0] + from, gradient[0] + from,
+                 moment[0] + from);
   });
 }
 

@@ -29,7 +29,7 @@ import checkpoint
 import kernels
 from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
-from gradients import SPARSE, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
+from gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
 from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
 from options import OWN, RETIRED, SIZES, OptionError, checked_flags, fail, make_parser, parse, take_saved
 from pretrained import PretrainedError, bilm_numbers
@@ -88,12 +88,12 @@ def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_n
         share_row_gradients(model.parameters())
     loss, asked = all_reduce_sum([total, float(stop)])
     loss /= dist.get_world_size()
-    norm = clip_gradients(model.parameters(), max_grad_norm)
+    norm = clip_gradients(model.parameters(), max_grad_norm, optimizer)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.clear_grad()
         raise TrainingError(f"loss is {loss}, gradient norm is {norm}")
     optimizer.step()
-    optimizer.clear_grad()
+    optimizer.clear_grad(set_to_zero=False)  # zeros would only be overwritten
     if accumulate > 1:
         states = tuple(paddle.concat(parts, axis=1) for parts in zip(*new_states))
     else:
@@ -140,7 +140,7 @@ def make_optimizer(name, learning_rate, parameters):
     """Return the optimizer a flag names. Clipping is done by `clip_gradients`."""
     common = dict(learning_rate=learning_rate, parameters=parameters)
     if name == "adagrad":
-        return paddle.optimizer.Adagrad(epsilon=0.0, initial_accumulator_value=1.0, **common)
+        return Adagrad(epsilon=0.0, initial_accumulator_value=1.0, **common)
     if name == "adam":
         return paddle.optimizer.Adam(**common)
     if name == "sgd":

@@ -6,8 +6,9 @@ import paddle.nn.functional as F
 import pytest
 from conftest import largest_difference
 
+import kernels
 from bilm import BiLM, StepRandom
-from gradients import clip_gradients
+from gradients import Adagrad, clip_gradients
 from train import make_optimizer, train_step
 
 
@@ -65,3 +66,27 @@ def test_training_with_row_sparse_tables_equals_dense(optim, negatives):
         results.append([np.float32(loss), *(p.numpy() for p in lm.parameters())])
     for mine, right in zip(*results):
         assert largest_difference(mine, right) < 1e-6
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e9])
+def test_adagrad_in_one_pass_equals_clipping_and_paddles_adagrad(max_norm, monkeypatch):
+    if not Adagrad.in_cpp():
+        pytest.skip("no C++ here")
+    found = []
+    for in_cpp in (True, False):
+        if not in_cpp:
+            monkeypatch.setattr(kernels, "library", lambda: None)
+        parameters = looked_up(sparse=True)
+        large = paddle.create_parameter([300, 501], "float32", default_initializer=paddle.nn.initializer.Constant(0.5))
+        large.optimize_attr["learning_rate"] = 3.0
+        optimizer = make_optimizer("adagrad", 0.3, [*parameters, large])
+        for step in range(3):
+            ((large * (step + 1.5)) ** 2).sum().backward()
+            norm = clip_gradients([*parameters, large], max_norm, optimizer)
+            optimizer.step()
+            optimizer.clear_grad(set_to_zero=False)
+        state, trained = optimizer.state_dict(), [*parameters, large]
+        moments = [state[f"{parameter.name}_moment_0"] for parameter in trained]
+        found.append([np.array(norm), *(tensor.numpy() for tensor in [*trained, *moments])])
+    for mine, right in zip(*found):
+        assert largest_difference(mine, right) < 1e-6 * max(1, np.abs(right).max())

