@@ -180,7 +180,8 @@ def save(model: Model, folder: Path) -> None:
     if model.elmo_vocabulary:
         specs.append(InputSpec([None, None], "int64", "elmo_ids"))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The Attr.force_cpu. of Op")  # Paddle's own, about its loops
+        for own in ("The Attr.force_cpu. of Op", "Tensor do not have 'place'"):  # Paddle's, about its loops
+            warnings.filterwarnings("ignore", message=own)
         paddle.jit.save(paddle.jit.to_static(program, input_spec=specs, full_graph=True), str(beside / PROGRAM))
     texts = {
         "word.dic" if model.released else "vocabulary.txt": tagging.vocabulary_text(model),
