@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from conftest import LM, ROOT
 
 import checkpoint
+from metrics import read_metrics
 
 SMALL = [
     *("--train_path", str(LM / "train.txt"), "--test_path", str(LM / "dev.txt"), "--vocab_path", str(LM / "vocab.txt")),
@@ -89,6 +91,32 @@ def test_another_paddle_has_an_environment_of_its_own(tmp_path):
 def test_several_machines_need_an_address():
     finished = shell("sh run.sh", PYTHON=sys.executable, NNODES="2")
     assert finished.returncode != 0 and "needs MASTER=address:port" in finished.stderr
+
+
+def losses(root):
+    return [record["loss"] for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "train"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has every 127.x.x.x as an address of its own")
+def test_two_machines_give_the_losses_of_one_process(tmp_path):
+    """Each launcher takes another loopback address as its machine's; see docs/several_machines.md."""
+    flags = [*SMALL, "--max_epoch", "2", "--log_interval", "1", "--cache_dir", str(tmp_path / "cache")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        master = f"127.0.0.1:{free.getsockname()[1]}"
+    machines = []
+    for rank, address in enumerate(["127.0.0.1", "127.0.0.2"]):
+        environment = dict(PYTHON=sys.executable, NNODES="2", MASTER=master, RANK=str(rank), POD_IP=address)
+        command = ["sh", "run.sh", *flags, "--batch_size", "4", "--para_save_dir", str(tmp_path / "two")]
+        more = dict(env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        machines.append(subprocess.Popen(command, cwd=ROOT, **more))
+    command = [sys.executable, "train.py", *flags, "--batch_size", "8", "--para_save_dir", str(tmp_path / "one")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    printed = [machine.communicate(timeout=120)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], printed
+    assert "devices     2 × cpu" in printed[0]
+    assert len(losses(tmp_path / "one")) > 5
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
