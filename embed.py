@@ -48,7 +48,7 @@ from metrics import Progress, duration, say
 from options import OptionError, boolean, Parser, positive_int, fail
 from preprocess import segment
 from pretrained import PretrainedError, pretrained_sizes
-from reader import InputError, Vocabulary, read_lines
+from reader import InputError, Vocabulary, read_lines, read_stdin
 from train import choose_device
 
 LAYERS = ("all", "top", "mix")
@@ -239,7 +239,7 @@ class Text:
     def __init__(self, path: str, vocabulary: Vocabulary, split: Callable[[str], List[str]]):
         self.lines = self.words = self.empty = self.unknown = 0
         self._file = tempfile.TemporaryFile()
-        for block in read_lines("/dev/stdin" if path == "-" else path, block_size=2**18):
+        for block in read_stdin(2**18) if path == "-" else read_lines(path, 2**18):
             for line in block:
                 self._add(vocabulary.encode(split(line)), vocabulary.unknown)
         if not self.lines:

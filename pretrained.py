@@ -242,7 +242,7 @@ def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
             f"or {MODEL_FILE}; found {', '.join(unexpected[:5]) or 'an empty folder'}"
         )
     wrong = [
-        f"{path}/{name}: expected shape {parameters[name].shape}, found {list(array.shape)}"
+        f"{path}/{name}: expected shape {list(parameters[name].shape)}, found {list(array.shape)}"
         for name, array in arrays.items()
         if list(array.shape) != parameters[name].shape
     ]

@@ -22,6 +22,7 @@ import heapq
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -41,7 +42,7 @@ class InputError(ValueError):
     """Something is wrong with a file the user gave; the message says which, where, and what to do."""
 
 
-def read_lines(path: PathLike, block_size: int = 2**23) -> Iterator[List[str]]:
+def read_lines(path: Union[PathLike, int], block_size: int = 2**23) -> Iterator[List[str]]:
     """Yield the lines of a UTF-8 file in blocks, without their line ends.
 
     Only a line feed ends a line; a byte order mark at the start is dropped.
@@ -72,6 +73,15 @@ def read_lines(path: PathLike, block_size: int = 2**23) -> Iterator[List[str]]:
                 yield (text[:-1] if text.endswith("\n") else text).split("\n")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror} (looked from {os.getcwd()})")
+
+
+def read_stdin(block_size: int = 2**23) -> Iterator[List[str]]:
+    """Yield the lines of standard input like `read_lines`, which see."""
+    number = sys.stdin.fileno()
+    try:
+        yield from read_lines(number, block_size)
+    except InputError as error:
+        raise InputError(str(error).replace(str(number), "standard input", 1))
 
 
 def find_files(paths: Union[PathLike, Sequence[PathLike]]) -> List[Path]:

@@ -10,6 +10,7 @@ cd "$(dirname "$0")"
 . ./setup.sh
 
 set -- --train_path data/train --test_path data/dev --vocab_path data/vocabulary.txt --load_dir auto "$@"
+logs=log
 if [ "$GPU" = 1 ]; then
     echo "run: GPUs ${CUDA_VISIBLE_DEVICES:-(all)}, released sizes: embed 512, hidden 4096, 2 layers, batch 128, 20 steps"
     launch="--devices ${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)}"
@@ -23,6 +24,7 @@ fi
 if [ "${NNODES:-1}" != 1 ]; then
     : "${MASTER:?NNODES=$NNODES needs MASTER=address:port of the first machine}" "${RANK:?and RANK=0, 1, … of this one}"
     launch="$launch --nnodes $NNODES --master $MASTER --rank $RANK"
+    logs=log/machine_$RANK # they may share the project's folder
 fi
 
 # Asked to stop, the launcher must hear it once (a second time it hurries), so Ctrl-C must not reach it besides.
@@ -32,7 +34,7 @@ trap 'stopped=1; kill -TERM "$launcher" 2>/dev/null' TERM INT HUP
 restarts=${MAX_RESTART:-0}
 while :; do
     # shellcheck disable=SC2086
-    $(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level CRITICAL --log_dir log train.py "$@" &
+    $(command -v setsid || :) "$PYTHON" -u -m paddle.distributed.launch $launch --log_level CRITICAL --log_dir "$logs" train.py "$@" &
     launcher=$!
     while :; do # a signal ends a wait early
         status=0
@@ -46,7 +48,7 @@ while :; do
 done
 if [ -n "$stopped" ]; then
     case $status in 2 | 15) status=0 ;; esac
-    tail -n 4 log/workerlog.0 # the launcher has stopped passing it on by now
+    tail -n 4 "$logs/workerlog.0" # the launcher has stopped passing it on by now
 fi
-[ "$status" = 0 ] || echo "run: ended with an error; the output of every process is in log/workerlog.*" >&2
+[ "$status" = 0 ] || echo "run: ended with an error; the output of every process is in $logs/workerlog.*" >&2
 exit "$status"

@@ -8,6 +8,7 @@ processors that are not Intel's, and glibc gives every large array back to the s
 import ctypes
 import os
 import sys
+import warnings
 
 import numpy  # noqa: F401  before paddle: paddle exports zlib's names, and NumPy must find its own
 
@@ -31,6 +32,7 @@ def prepare() -> str:
     if "paddle" in sys.modules:
         raise RuntimeError("import runtime before paddle: its settings come too late otherwise")
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's start-up lines; errors still show
+    warnings.filterwarnings("ignore", "No ccache found")  # of Paddle 3 at each start; nothing here is built with it
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
     threads = os.environ.setdefault("MKL_NUM_THREADS", str(max(1, _available_cores() // processes)))
     os.environ.setdefault("FLAGS_paddle_num_threads", threads)

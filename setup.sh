@@ -1,14 +1,20 @@
 # Finds a usable Python environment or makes .venv. Sourced by the run.sh files, from the project's folder:
 #     more_requirements=requirements-dev.txt; . ./setup.sh
 # Sets PYTHON (an interpreter that has everything), GPU (0 or 1), and the library path of CUDA's wheels.
-# PYTHON=/path/to/python picks the interpreter that .venv is made from.
+# PYTHON=/path/to/python picks the interpreter that .venv is made from. PADDLE=3.3.1 takes that version instead of
+# the pinned one, in .venv-paddle-3.3.1; on CPU only, as the GPU wheels of Paddle 3 are not in the common package index.
 
 fail() {
     echo "setup: $*" >&2
     exit 1
 }
 
-if nvidia-smi -L 2>/dev/null | grep -q GPU; then
+environment=.venv
+if [ -n "${PADDLE:-}" ]; then
+    environment=.venv-paddle-$PADDLE
+    GPU=0 requirements=$environment.txt
+    sed "s/^paddlepaddle==[^ ]*/paddlepaddle==$PADDLE/; s/^numpy==[^ ;]*/numpy/" requirements-cpu.txt >"$requirements"
+elif nvidia-smi -L 2>/dev/null | grep -q GPU; then
     GPU=1 requirements=requirements.txt
 else
     GPU=0 requirements=requirements-cpu.txt
@@ -41,13 +47,13 @@ supported() {
 }
 
 if [ -n "${PYTHON:-}" ] && ! supported "$PYTHON"; then
-    fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | sed -n 1p), but Paddle 2.6.2 needs Python 3.8 to 3.12"
+    fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | sed -n 1p), but Paddle ${PADDLE:-2.6.2} needs Python 3.8 to 3.12"
 fi
 
 asked=${PYTHON:-}
 PYTHON=
-# Asked for by name: that one, or the .venv made from it. Otherwise the active environment, or .venv.
-for candidate in "$asked" .venv/bin/python ${asked:-python python3}; do
+# Asked for by name: that one, or the environment made from it. Otherwise the active environment, or $environment.
+for candidate in "$asked" $environment/bin/python ${asked:-python python3}; do
     if [ -n "$candidate" ] && supported "$candidate" && complete "$candidate" $requirements; then
         PYTHON=$candidate
         break
@@ -63,17 +69,17 @@ if [ -z "$PYTHON" ]; then
     done
     [ -n "${base:-}" ] || fail "no Python 3.8 to 3.12 found (Paddle 2.6.2 has no wheels for others); install one, or name it: PYTHON=/path/to/python"
     version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if [ -x .venv/bin/python ] && [ "$version" = "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
-        echo "setup: completing .venv from $requirements"
+    if [ -x $environment/bin/python ] && [ "$version" = "$($environment/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
+        echo "setup: completing $environment from $requirements"
     else
-        echo "setup: making .venv with Python $version from $requirements (once; some minutes)"
-        "$base" -m venv --clear .venv || fail "could not make .venv; on Debian and Ubuntu: apt install python3-venv"
+        echo "setup: making $environment with Python $version from $requirements (once; some minutes)"
+        "$base" -m venv --clear "$environment" || fail "could not make $environment; on Debian and Ubuntu: apt install python3-venv"
     fi
     for file in $requirements; do
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
+        $environment/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
             fail "pip could not install $file; is a package index reachable?"
     done
-    PYTHON=.venv/bin/python
+    PYTHON=$environment/bin/python
 fi
 
 case $PYTHON in

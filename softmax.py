@@ -1,5 +1,6 @@
 """The losses of the language model: exact softmax in blocks, and sampled softmax."""
 
+import warnings
 from typing import Tuple
 
 import numpy as np
@@ -11,6 +12,9 @@ import kernels
 
 CHUNK_LOGITS = 2**24  # logits held at a time (64 MB): one block of tokens × the vocabulary
 KEPT_LOGITS = 2**25  # up to this many (128 MB) probabilities are kept for the backward pass; beyond, computed again
+
+# Paddle 3 wants cross_entropy in its place, which does not return the probabilities.
+warnings.filterwarnings("ignore", "(?s).*softmax_with_cross_entropy", UserWarning)
 
 
 def _normalize(logits, offsets, labels=None, own=None, hits=None):

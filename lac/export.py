@@ -4,7 +4,7 @@
     echo 上海的房价连续四个月保持平稳。 | python -m lac.predict --model lac_exported
 
     lac_exported/
-      tagger.pdmodel, tagger.pdiparams   program and parameters (paddle.jit.save), for Paddle Inference too:
+      tagger.pdmodel, tagger.pdiparams   program (Paddle 3: tagger.json) and parameters, for Paddle Inference too:
                                          word_ids int64 [batch, words], lengths int64 [batch], with ELMo also
                                          elmo_ids int64 [batch, words] → the best tags, int64 [batch, words]
       vocabulary.txt, tag.dic, q2b.dic   words of the embedding, tags by id, replacements before the look-up
@@ -180,7 +180,8 @@ def save(model: Model, folder: Path) -> None:
     if model.elmo_vocabulary:
         specs.append(InputSpec([None, None], "int64", "elmo_ids"))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The Attr.force_cpu. of Op")  # Paddle's own, about its loops
+        for own in ("The Attr.force_cpu. of Op", "Tensor do not have 'place'"):  # Paddle's, about its loops
+            warnings.filterwarnings("ignore", message=own)
         paddle.jit.save(paddle.jit.to_static(program, input_spec=specs, full_graph=True), str(beside / PROGRAM))
     texts = {
         "word.dic" if model.released else "vocabulary.txt": tagging.vocabulary_text(model),

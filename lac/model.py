@@ -45,9 +45,12 @@ from sums import damage
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
 MAX_TOKENS, MAX_SENTENCES = 4096, 128
-# The files that lac.export makes with paddle.jit.save: tagger.pdmodel, tagger.pdiparams.
+# The files that lac.export makes with paddle.jit.save: the program and its tagger.pdiparams. Paddle 2 writes and reads
+# tagger.pdmodel, Paddle 3 tagger.json; neither reads the other's.
 PROGRAM = "tagger"
-EXPORTED = [f"{PROGRAM}.pdmodel", f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic"]
+PROGRAM_FILES = [f"{PROGRAM}.pdmodel", f"{PROGRAM}.json"]
+PROGRAM_FILE = PROGRAM_FILES[0 if paddle.__version__.startswith("2.") else 1]
+EXPORTED = [PROGRAM_FILE, f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic"]
 ELMO_VOCABULARY = "elmo_vocabulary.txt"
 EXPORTED_SOMETIMES = ["vocabulary.txt", "word.dic", "small_seg.dic", ELMO_VOCABULARY]
 
@@ -330,8 +333,13 @@ def load_exported(folder: Path) -> Model:
     """Return the model of a folder that `lac.export` made; its program is run, so it must come from people you trust.
 
     Raises:
-        CheckpointError: a file is missing or not as it was written.
+        CheckpointError: a file is missing or not as it was written, or the program is of another Paddle.
     """
+    if not (folder / PROGRAM_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} was exported with another Paddle; for this one ({paddle.__version__}) export the model again "
+            "with it: python -m lac.export"
+        )
     names = EXPORTED + [name for name in EXPORTED_SOMETIMES if (folder / name).exists()]
     problem = damage(folder, names)
     if problem:
@@ -353,6 +361,6 @@ def load_exported(folder: Path) -> Model:
 def load(path: Union[str, Path]) -> Model:
     """Return the model of a folder: a checkpoint of lac.train, its run (the best one), or what lac.export made."""
     folder = Path(path)
-    if (folder / f"{PROGRAM}.pdmodel").is_file():
+    if any((folder / name).is_file() for name in PROGRAM_FILES):
         return load_exported(folder)
     return restore(checkpoint.load(find_model(folder)))

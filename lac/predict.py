@@ -33,7 +33,7 @@ from lac.interface import LAC, Words
 from lac.release import MODES
 from options import Parser, fail
 from pretrained import PretrainedError
-from reader import InputError, find_files, read_lines
+from reader import InputError, find_files, read_lines, read_stdin
 
 # So many lines are read and sorted by length at a time; the output follows at once.
 LINES_AT_A_TIME = 2048
@@ -54,12 +54,9 @@ def as_json(found: Words, mode: str) -> str:
 
 def input_lines(paths: Sequence[str]) -> Iterator[str]:
     """Yield the lines of files, of standard input if there are none."""
-    for path in find_files(paths) if paths else [sys.stdin.fileno()]:
-        try:
-            for block in read_lines(path):
-                yield from block
-        except InputError as error:
-            raise InputError(str(error) if paths else f"standard input{str(error)[len(str(path)) :]}")
+    for blocks in map(read_lines, find_files(paths)) if paths else [read_stdin()]:
+        for block in blocks:
+            yield from block
 
 
 def predict(lac: LAC, lines: Iterable[str], form: str) -> Iterator[str]:

@@ -188,7 +188,7 @@ def make_tagger(folder: Path, num_words: int, num_tags: int, encoder=None, **opt
 
     def fill(parameter, array):
         if list(array.shape) != parameter.shape:
-            raise PretrainedError(f"{files}: expected shape {parameter.shape}, found {list(array.shape)}")
+            raise PretrainedError(f"{files}: expected shape {list(parameter.shape)}, found {list(array.shape)}")
         parameter.set_value(array.astype(np.float32))
 
     variables = _variables(files)

@@ -325,9 +325,7 @@ def test_what_the_documentation_shows_runs(tmp_path, monkeypatch, capsys):
         (tmp_path / name).write_text("词3 词4\n", encoding="utf-8")
     (tmp_path / "stdin").write_text("我爱北京\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        script, "read_lines", lambda path, **more: read_lines(path.replace("/dev/stdin", "stdin"), **more)
-    )
+    monkeypatch.setattr(script, "read_stdin", lambda size: read_lines("stdin", size))
     commands = re.findall(r"python embed.py (.*)", script.__doc__.replace("\\\n", " "))
     assert len(commands) == 3
     for command in commands:

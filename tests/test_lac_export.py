@@ -86,3 +86,6 @@ def test_what_cannot_be_exported_or_loaded_is_named(tmp_path, capsys):
     assert re.search("tag.dic: damaged", message(predict, "--model", copy))
     (copy / "tag.dic").unlink()
     assert re.search("tag.dic: missing", message(predict, "--model", copy))
+    other = next(name for name in tagging.PROGRAM_FILES if name != tagging.PROGRAM_FILE)
+    (copy / tagging.PROGRAM_FILE).rename(copy / other)
+    assert "was exported with another Paddle; for this one" in message(predict, "--model", copy)

@@ -1,7 +1,9 @@
 """setup.sh and run.sh: the environment, the launcher, stopping."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ import pytest
 from conftest import LM, ROOT
 
 import checkpoint
+from metrics import read_metrics
 
 SMALL = [
     *("--train_path", str(LM / "train.txt"), "--test_path", str(LM / "dev.txt"), "--vocab_path", str(LM / "vocab.txt")),
@@ -62,9 +65,59 @@ def test_gpu_libraries_get_the_names_that_paddle_opens(tmp_path):
     assert finished.stdout.strip().endswith("/mine") and ".cuda_links" not in finished.stdout
 
 
+def test_another_paddle_has_an_environment_of_its_own(tmp_path):
+    """The stub lacks everything; what it makes as an environment is a copy of it, and pip is only written down."""
+    stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
+    python = stub(
+        tmp_path / "python",
+        f"""case "$*" in
+        "- "*) exit 1 ;;
+        *version_info*) echo 3.12 ;;
+        "-m venv --clear "*) mkdir -p $4/bin; cp {tmp_path}/python $4/bin ;;
+        "-m pip "*) echo "$0" "$*" >>{tmp_path}/calls; cat "$7" >>{tmp_path}/asked ;;
+        esac\n""",
+    )
+    script = f"cp setup.sh requirements*.txt {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $PYTHON $GPU"
+    finished = shell(script, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="3.3.1")
+    assert finished.stdout.splitlines()[-1] == f"{tmp_path}/.venv-paddle-3.3.1/bin/python 0", finished.stderr
+    assert not (tmp_path / ".venv").exists()
+    assert (tmp_path / "calls").read_text(encoding="utf-8").startswith(".venv-paddle-3.3.1/bin/python -m pip install")
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
+    assert asked.startswith("paddlepaddle==3.3.1 ") and re.findall("^numpy[^;]*", asked, re.M) == ["numpy", "numpy"]
+    pinned = [line for line in (ROOT / "requirements-cpu.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    assert len(asked.splitlines()) == len(pinned) and all(line in asked for line in pinned[3:])
+
+
 def test_several_machines_need_an_address():
     finished = shell("sh run.sh", PYTHON=sys.executable, NNODES="2")
     assert finished.returncode != 0 and "needs MASTER=address:port" in finished.stderr
+
+
+def losses(root):
+    return [record["loss"] for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "train"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has every 127.x.x.x as an address of its own")
+def test_two_machines_give_the_losses_of_one_process(tmp_path):
+    """Each launcher takes another loopback address as its machine's; see docs/several_machines.md."""
+    flags = [*SMALL, "--max_epoch", "2", "--log_interval", "1", "--cache_dir", str(tmp_path / "cache")]
+    flags += ["--dropout", "0.2", "--shuffle", "true"]  # as run.sh says without a GPU
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        master = f"127.0.0.1:{free.getsockname()[1]}"
+    machines = []
+    for rank, address in enumerate(["127.0.0.1", "127.0.0.2"]):
+        environment = dict(PYTHON=sys.executable, NNODES="2", MASTER=master, RANK=str(rank), POD_IP=address)
+        command = ["sh", "run.sh", *flags, "--batch_size", "4", "--para_save_dir", str(tmp_path / "two")]
+        more = dict(env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        machines.append(subprocess.Popen(command, cwd=ROOT, **more))
+    command = [sys.executable, "train.py", *flags, "--batch_size", "8", "--para_save_dir", str(tmp_path / "one")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    printed = [machine.communicate(timeout=120)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], printed
+    assert "devices     2 × cpu" in printed[0]
+    assert len(losses(tmp_path / "one")) > 5
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
