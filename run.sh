@@ -15,7 +15,7 @@ if [ "$GPU" = 1 ]; then
     echo "run: GPUs ${CUDA_VISIBLE_DEVICES:-(all)}, released sizes: embed 512, hidden 4096, 2 layers, batch 128, 20 steps"
     launch="--devices ${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)}"
 else
-    echo "run: no GPU found: training a small model on CPU (embed 64, hidden 256, 2 layers, batch 32, 20 steps)"
+    echo "run: no GPU used: training a small model on CPU (embed 64, hidden 256, 2 layers, batch 32, 20 steps)"
     set -- --embed_size 64 --hidden_size 256 --batch_size 32 --dropout 0.2 --max_epoch 8 --shuffle true \
         --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
     launch="--nproc_per_node ${CPU_NUM:-1}"

@@ -12,6 +12,7 @@ fail() {
 environment=.venv
 if [ -n "${PADDLE:-}" ]; then
     environment=.venv-paddle-$PADDLE
+    ! nvidia-smi -L 2>/dev/null | grep -q GPU || echo "setup: PADDLE=$PADDLE runs on the CPU only, your GPUs stay unused"
     GPU=0 requirements=$environment.txt
     sed "s/^paddlepaddle==[^ ]*/paddlepaddle==$PADDLE/; s/^numpy==[^ ;]*/numpy/" requirements-cpu.txt >"$requirements"
 elif nvidia-smi -L 2>/dev/null | grep -q GPU; then
