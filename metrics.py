@@ -7,7 +7,9 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+
+import numpy as np
 
 from checkpoint import CheckpointError, write_text
 
@@ -29,6 +31,13 @@ def _writing(path: Path) -> Iterator[None]:
         )
 
 
+def _shown(value: Any) -> Any:
+    """Return a flag as VisualDL can show it: it makes 1 of True, and has 64 bits for an int."""
+    if type(value) is bool:
+        return str(value).lower()
+    return float(value) if type(value) is int and value >= 2**63 else value
+
+
 class MetricsLog:
     """Appends records to `metrics.jsonl` and the same figures to VisualDL.
 
@@ -38,12 +47,20 @@ class MetricsLog:
     Args:
         folder: holds `metrics.jsonl` and VisualDL's `vdlrecords.*.log`.
         step: the step the run starts from; 0 starts afresh.
+        hparams: what VisualDL's hyper-parameter page compares this run by; None leaves a value out.
+        compared: the tags of the curves whose last values stand beside them there, such as "dev/perplexity".
 
     Raises:
         CheckpointError: `metrics.jsonl` is damaged, or cannot be written.
     """
 
-    def __init__(self, folder: Union[str, Path], step: int):
+    def __init__(
+        self,
+        folder: Union[str, Path],
+        step: int,
+        hparams: Optional[Dict[str, Any]] = None,
+        compared: Sequence[str] = (),
+    ):
         self.folder = Path(folder)
         path = self.path = self.folder / "metrics.jsonl"
         from visualdl import LogWriter  # slow to import, and only runs that log need it
@@ -56,6 +73,8 @@ class MetricsLog:
                 old.unlink()
             self._file = open(path, "ab", buffering=0)  # what a full disk refuses must not be tried again at the end
             self._writer = LogWriter(logdir=str(self.folder))
+        if hparams:
+            self._writer.add_hparams({name: _shown(value) for name, value in hparams.items()}, list(compared))
         for record in kept:
             self._plot(record)
 
@@ -67,6 +86,10 @@ class MetricsLog:
             while rest:
                 rest = rest[self._file.write(rest) :]
         self._plot(record)
+
+    def write_vectors(self, words: List[str], vectors: np.ndarray) -> None:
+        """Give VisualDL's embedding projector the vectors `[words, size]` of some words; call this once."""
+        self._writer.add_embeddings(tag="word_vectors", mat=vectors, metadata=words)
 
     def sync(self) -> None:
         """Have the records on the disk: a checkpoint that stands there must not be ahead of them."""

@@ -16,6 +16,10 @@ RETIRED = {
 # What makes the network; a checkpoint only fits the same.
 SIZES = ("embed_size", "hidden_size", "num_layers", "proj_clip", "cell_clip")
 
+# What VisualDL compares runs by, besides the global batch and the vocabulary.
+HPARAMS = (*SIZES, "num_steps", "max_epoch", "optim", "learning_rate", "max_grad_norm", "dropout", "sample_softmax",
+           "n_negative_samples_batch", "shuffle", "random_seed")  # fmt: skip
+
 # What a checkpoint has no say in.
 OWN = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
 
@@ -126,6 +130,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--dev_interval", positive_int, 10000, "steps between two evaluations; one more is made at the end")
     flag("--save_interval", positive_int, 10000, "steps between two checkpoints; one more is made at the end")
     flag("--keep", positive_int, 3, "so many of the newest checkpoints stay, besides the best one")
+    flag("--visualdl_embeddings", whole_number, 0, "show the vectors of so many frequent words in VisualDL at the end")
     flag("--load_dir", str, "", "go on exactly from this checkpoint; auto: from the newest in --para_save_dir, if any")
     flag("--load_pretraining_params", str, "", "start a new run from these weights: a checkpoint or a Fluid folder")
 

@@ -31,7 +31,7 @@ from bilm import BiLM, StepRandom, init_pretraining_params
 from checkpoint import CheckpointError
 from gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
 from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from options import OWN, RETIRED, SIZES, OptionError, checked_flags, fail, make_parser, parse, take_saved
+from options import HPARAMS, OWN, RETIRED, SIZES, OptionError, checked_flags, fail, make_parser, parse, take_saved
 from pretrained import PretrainedError, bilm_numbers
 from reader import BidirectionalReader, InputError, Vocabulary
 
@@ -279,6 +279,11 @@ def load_vocabulary(options, found):
             f"{options.vocab_path} ({vocabulary.size} words) is not the vocabulary of {found.path} "
             f"({found.info['vocabulary_size']} words); use {found.path / checkpoint.VOCABULARY_FILE}"
         )
+    if options.visualdl_embeddings > vocabulary.size - 3:
+        raise OptionError(
+            f"--visualdl_embeddings {options.visualdl_embeddings} is more than the {vocabulary.size - 3} words of "
+            f"{options.vocab_path} besides <S>, </S> and <UNK>; lower it"
+        )
     if found:  # before memory is set aside for these sizes
         numbers = bilm_numbers(vocabulary.size, options.embed_size, options.hidden_size, options.num_layers)
         if numbers > sum(array.size for array in found.model.values()):
@@ -381,11 +386,21 @@ def set_up(options, given):
     if found:
         progress, states = resume(found, lm, optimizer, train_reader, options)
     model = data_parallel(lm) if dist.get_world_size() > 1 else lm
-    log = MetricsLog(root / "log", progress["step"]) if dist.get_rank() == 0 else None
+    log = open_log(options, vocabulary, train_reader.rows, progress["step"]) if dist.get_rank() == 0 else None
     run = Run(options, vocabulary, lm, model, optimizer, train_reader, dev_reader, total_steps, log)
     if log:
         report_start(run, device, found, progress["step"])
     return run, progress, states
+
+
+def open_log(options, vocabulary, rows, step):
+    """Return the `MetricsLog` of a run that starts from a step."""
+    hparams = {name: getattr(options, name) for name in HPARAMS}
+    hparams.update(global_batch=rows, vocabulary_size=vocabulary.size)
+    curve = "dev/perplexity"
+    if not options.test_path:
+        curve = "train/sampled_loss" if options.sample_softmax else "train/loss"
+    return MetricsLog(Path(options.para_save_dir) / "log", step, hparams, [curve])
 
 
 def resume(found, lm, optimizer, train_reader, options):
@@ -460,6 +475,14 @@ def log_evaluation(run, progress):
     return dev, best
 
 
+def write_vectors(run):
+    """Give VisualDL the vectors of the most frequent words, which stand first in the vocabulary."""
+    vocabulary, count = run.vocabulary, run.options.visualdl_embeddings
+    specials = (vocabulary.start, vocabulary.end, vocabulary.unknown)
+    ids = [number for number in range(vocabulary.size) if number not in specials][:count]
+    run.log.write_vectors(vocabulary.decode(ids), run.lm.lstm.embedding.numpy()[ids])
+
+
 def train(run, progress, states):
     """The loop: step → log → evaluate → save, until the last step or until asked to stop."""
     options, request, clock = run.options, StopRequest(), StepClock()
@@ -488,6 +511,8 @@ def train(run, progress, states):
         if step % options.save_interval == 0 or best or last or stop:
             save_checkpoint(run, progress, states, dev, best)
     if run.log:
+        if options.visualdl_embeddings:
+            write_vectors(run)
         run.log.close()
         report_end(run, progress["step"])
 
@@ -503,7 +528,7 @@ def report_end(run, step):
         dev = [record for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "dev"]
         if dev:
             say(f"held-out   {describe(dev[-1])}")
-    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {root / 'log'}")
+    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {os.path.relpath(root / 'log')}")
 
 
 def main(arguments=None):

@@ -86,7 +86,7 @@ def pretrain(work, epochs, threads):
         *(words / "vocabulary.txt", "--train_path", words / "train", "--test_path", words / "dev"),
         *("--embed_size", 128, "--hidden_size", 512, "--batch_size", 32, "--num_steps", 20, "--shuffle", "true"),
         *("--sample_softmax", "true", "--n_negative_samples_batch", 2000, "--max_epoch", epochs),
-        *("--log_interval", 200, "--dev_interval", 1500, "--save_interval", 1500),
+        *("--log_interval", 200, "--dev_interval", 1500, "--save_interval", 1500, "--visualdl_embeddings", 2000),
         log=work / "bilm.log",
         threads=threads,
     )

@@ -14,6 +14,10 @@ RETIRED = {
 }
 # What makes the network; a checkpoint only fits the same.
 SIZES = ("word_emb_dim", "grnn_hidden_dim", "bigru_num")
+# What VisualDL compares runs by, besides whether there is ELMo and the number of lines.
+HPARAMS = (*SIZES, "elmo_l2_coef", "elmo_dropout", "batch_size", "max_epoch", "num_iterations", "patience",
+           "base_learning_rate", "emb_learning_rate", "crf_learning_rate", "unknown_rate",
+           "random_seed")  # fmt: skip
 # What a checkpoint brings along, or does not depend on.
 OWN = ("model_save_dir", "load_dir", "use_gpu", "elmo_cache", "pretrain_elmo_model_path", "elmo_dict_dir",
        "word_dict_path", "label_dict_path", "word_rep_dict_path", "init_from", "elmo_boundaries",

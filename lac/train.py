@@ -18,6 +18,7 @@ import runtime  # noqa: I001  first: its settings must be made before Paddle is 
 import argparse
 import hashlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
@@ -34,7 +35,7 @@ from lac import release
 from lac.layers import LayerCache
 from lac.model import Encoded, Model
 from lac.network import Tagger
-from lac.options import OWN, RETIRED, SIZES, make_parser
+from lac.options import HPARAMS, OWN, RETIRED, SIZES, make_parser
 from lac.reader import (
     Sentence,
     build_vocabulary,
@@ -333,7 +334,12 @@ def set_up(options, given):
     dev = read_text(options, options.dev_data, tags, released, False) if options.dev_data else None
     steps = math.ceil(len(sentences) / options.batch_size)
     total = steps * options.max_epoch
-    log = MetricsLog(root / "log", progress["step"]) if dist.get_rank() == 0 else None
+    log = None
+    if dist.get_rank() == 0:
+        hparams = {name: getattr(options, name) for name in HPARAMS}
+        hparams.update(elmo=model.tagger.encoder is not None, train_lines=len(sentences))
+        compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
+        log = MetricsLog(root / "log", progress["step"], hparams, compared)
     if log:
         report_start(options, device, found, model, sentences, dev, steps, total)
     index = {name: number for number, name in enumerate(tags)}
@@ -490,7 +496,7 @@ def report_end(run, progress):
         model = tagging.load(folder)
         sentences = read_text(run.options, run.options.test_data, model.tags, model.released, False)
         say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
-    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {root / 'log'}")
+    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {os.path.relpath(root / 'log')}")
 
 
 def run(arguments):

@@ -125,12 +125,17 @@ def test_the_bilm_stays_as_it_was_and_the_mix_moves(trained):
     assert model["encoder.mixes.0.ELMo_w"].any()
 
 
-def test_visualdl_has_the_curves(trained):
+def test_visualdl_has_the_curves_and_what_to_compare_by(trained):
     from visualdl import LogReader
 
     (path,) = (trained / "log").glob("vdlrecords.*.log")
-    tags = LogReader(file_path=str(path)).get_tags()["scalar"]
-    assert {"epoch/f1", "epoch/gamma", "epoch/mix_2", "epoch/loss", "train/loss"} <= set(tags)
+    reader = LogReader(file_path=str(path))
+    tags = reader.get_tags()
+    assert {"epoch/f1", "epoch/gamma", "epoch/mix_2", "epoch/loss", "train/loss"} <= set(tags["scalar"])
+    (record,) = reader.get_data("hyper_parameters", "hparam")
+    values = {info.name: getattr(info, info.WhichOneof("type")) for info in record.hparam.hparamInfos}
+    assert values["grnn_hidden_dim"] == 6 and values["elmo"] == "true" and values["train_lines"] == 40
+    assert [info.name for info in record.hparam.metricInfos] == ["epoch/f1", "epoch/segmentation_f1"]
 
 
 @pytest.mark.parametrize("step", [5, 10])

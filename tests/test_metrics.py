@@ -22,6 +22,21 @@ def test_a_log_goes_on_without_what_came_after(tmp_path):
     assert [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 30]
 
 
+def test_what_runs_are_compared_by_stands_there_once_after_resuming(tmp_path):
+    from visualdl import LogReader
+
+    for step, rate in ((0, 0.2), (1, 0.1)):
+        flags = {"rate": rate, "layers": 2, "optim": "sgd", "shuffle": True, "limit": None, "patience": 2**64}
+        log = MetricsLog(tmp_path, step, flags, ["train/loss"])
+        log.write("train", step + 1, {"loss": rate})
+        log.close()
+    (path,) = tmp_path.glob("vdlrecords.*.log")
+    (record,) = LogReader(file_path=str(path)).get_data("hyper_parameters", "hparam")
+    shown = {info.name: getattr(info, info.WhichOneof("type")) for info in record.hparam.hparamInfos}
+    assert shown == {"rate": 0.1, "layers": 2, "optim": "sgd", "shuffle": "true", "patience": 2.0**64}
+    assert [info.name for info in record.hparam.metricInfos] == ["train/loss"]
+
+
 @pytest.mark.parametrize(
     "line", ["{", "[]", "{}", '{"kind": "x", "step": 1}', '{"kind": "train", "step": "1"}', "\udcff"]
 )

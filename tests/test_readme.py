@@ -4,17 +4,15 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_python
 
+from benchmarks.screenshots import ask, serve
 from metrics import read_metrics
 from options import RETIRED, make_parser
 
@@ -76,35 +74,13 @@ def test_your_own_corpus_in_five_commands(project):
 
 def test_visualdl_serves_the_numbers_of_metrics_jsonl(project):
     folder = project / "runs" / "mine" / "log"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("visualdl")), "--logdir", str(folder), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def ask(path):
-        deadline = time.time() + 60
-        while True:
-            try:
-                data = json.load(direct.open(f"http://127.0.0.1:{port}/app/api/{path}"))["data"]
-                if data:
-                    return data
-            except OSError:
-                pass
-            assert time.time() < deadline and server.poll() is None
-            time.sleep(0.2)
-
-    try:
-        run = urllib.parse.quote(ask("runs")[0], safe="")
+    with serve(folder) as address:
+        run = urllib.parse.quote(ask(address, "runs")[0], safe="")
         for kind, name in [("dev", "perplexity"), ("dev", "perplexity_backward"), ("train", "loss")]:
-            points = ask(f"scalar/list?run={run}&tag={kind}/{name}")
+            points = ask(address, f"scalar/list?run={run}&tag={kind}/{name}")
             expected = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == kind]
             assert [point[1] for point in points] == [record["step"] for record in expected]
             assert [point[2] for point in points] == pytest.approx([record[name] for record in expected])
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_using_the_vectors(project):

@@ -359,6 +359,8 @@ BAD_INPUTS = {
     "duplicate": ("--vocab_path", "HERE/twice.txt", "twice.txt: 'a' stands on line 4 and again on line 5"),
     "small corpus": ("--train_path", "HERE/tiny.txt", "has 2 words, less than one batch of 8 rows × 5"),
     "negatives": ("--n_negative_samples_batch", "61", "61 is more than the 60 words"),
+    "projected words": ("--visualdl_embeddings", "58", "58 is more than the 57 words of .*vocab.txt besides <S>"),
+    "fewer than no words": ("--visualdl_embeddings", "-1", "must be a whole number of at least 0, got '-1'"),
     "unwritable": ("--para_save_dir", "HERE/file/run", "cannot write to .*file/run"),
     "unknown flag": ("--hiden_size", "3", "unrecognized arguments: --hiden_size 3"),
     "zero": ("--hidden_size", "0", "--hidden_size: must be a whole number of at least 1, got '0'"),
