@@ -261,6 +261,10 @@ class Text:
             count = int(np.frombuffer(self._file.read(4), dtype="<i4")[0])
             yield np.frombuffer(self._file.read(4 * count), dtype="<i4")
 
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._file.close()
+
 
 class NpzFile:
     """Writes an `.npz`, array by array, in memory that does not grow.
@@ -454,6 +458,7 @@ def run(options) -> None:
         how = (options.layers, options.pool, options.dtype, options.batch_tokens, progress.add)
         for number, vectors in enumerate(embed_ids(text, encoder, *how)):
             write(str(number), vectors)
+    text.close()
     seconds = time.perf_counter() - start
     say(
         f"done        {output} ({size_text(output.stat().st_size)}) in {duration(seconds)}: "

@@ -10,6 +10,8 @@
       vocabulary.txt, tag.dic, q2b.dic   words of the embedding, tags by id, replacements before the look-up
       word.dic, small_seg.dic            of a released model, or one trained from it, instead of vocabulary.txt
       elmo_vocabulary.txt                words of the biLM, with ELMo
+      network.npz                        without ELMo: the parameters by name, which `lac.predict` gives to the loops of
+                                         `kernels.cc` where it can use them; elsewhere it runs the program
       SHA256SUMS                         checksums of the files above
 
 The network's recurrences have a backward pass of their own (`PyLayer`), which a program of any number of words
@@ -25,6 +27,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -192,6 +195,9 @@ def save(model: Model, folder: Path) -> None:
         texts["small_seg.dic"] = model.released.pieces
     if model.elmo_vocabulary:
         texts[tagging.ELMO_VOCABULARY] = model.elmo_vocabulary.text
+    else:
+        arrays = {name: parameter.numpy() for name, parameter in model.tagger.state_dict().items()}
+        np.savez(beside / tagging.NETWORK, **arrays)
     for name, text in texts.items():
         (beside / name).write_bytes(text.encode("utf-8"))
     write_sums(beside, sorted(path.name for path in beside.iterdir()))

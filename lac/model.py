@@ -52,7 +52,8 @@ PROGRAM_FILES = [f"{PROGRAM}.pdmodel", f"{PROGRAM}.json"]
 PROGRAM_FILE = PROGRAM_FILES[0 if paddle.__version__.startswith("2.") else 1]
 EXPORTED = [PROGRAM_FILE, f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic"]
 ELMO_VOCABULARY = "elmo_vocabulary.txt"
-EXPORTED_SOMETIMES = ["vocabulary.txt", "word.dic", "small_seg.dic", ELMO_VOCABULARY]
+NETWORK = "network.npz"
+EXPORTED_SOMETIMES = [NETWORK, "vocabulary.txt", "word.dic", "small_seg.dic", ELMO_VOCABULARY]
 
 
 class Model(NamedTuple):
@@ -65,6 +66,7 @@ class Model(NamedTuple):
         table: replacements before a word is looked up.
         elmo_vocabulary: of the biLM, None without ELMo.
         tagger: the network; None if the model comes from `lac.export`.
+        exported: of an exported model, the network for C++; None if its program is to be run.
         released: the dictionaries of a released model, or of one trained from it; else None.
     """
 
@@ -75,6 +77,7 @@ class Model(NamedTuple):
     elmo_vocabulary: Optional[Vocabulary]
     tagger: Optional[Tagger]
     released: Optional[Dictionaries] = None
+    exported: Optional[Tagger] = None
 
 
 class Encoded(NamedTuple):
@@ -122,7 +125,8 @@ def predict_ids(
         rank, world_size: this process does its share of the batches; the other sentences are all zeros.
     """
     found = [np.zeros(length, dtype=np.int64) for length in encoded.lengths]
-    in_cpp = model.tagger is not None and kernels.library() is not None
+    network = model.tagger or model.exported
+    in_cpp = network is not None and kernels.library() is not None
     if in_cpp and encoded.elmo is None:  # which makes its own batches
         batches = [np.arange(len(found))]
     else:
@@ -133,7 +137,7 @@ def predict_ids(
             ids = [encoded.elmo[number] for number in batch]
             elmo = layers(batch) if layers else paddle.to_tensor(pad(ids))
         if in_cpp:
-            paths = _paths_in_cpp(model.tagger, words, lengths, elmo)
+            paths = _paths_in_cpp(network, words, lengths, elmo)
         else:
             paths = model.decode(paddle.to_tensor(pad(words)), paddle.to_tensor(lengths), elmo)
         for number, path, length in zip(batch, paths, lengths):
@@ -355,7 +359,21 @@ def load_exported(folder: Path) -> Model:
     elmo_vocabulary = Vocabulary(folder / ELMO_VOCABULARY) if ELMO_VOCABULARY in names else None
     released = dictionaries.read(folder, tags, table) if "word.dic" in names else None
     vocabulary = None if released else Vocabulary(folder / "vocabulary.txt")
-    return Model(decode, vocabulary, tags, table, elmo_vocabulary, None, released)
+    network = _exported_network(folder / NETWORK) if NETWORK in names and kernels.library() else None
+    return Model(decode, vocabulary, tags, table, elmo_vocabulary, None, released, network)
+
+
+def _exported_network(path: Path) -> Tagger:
+    """Return the network of `network.npz`; the sizes come from its arrays."""
+    with np.load(path) as file:
+        arrays = {name: paddle.to_tensor(file[name]) for name in file.files}
+    words, embed = arrays["word_embedding"].shape
+    hidden = arrays["blocks.0.forward_gru.candidate_w"].shape[0]
+    blocks = sum(name.endswith("forward_gru.gate_w") for name in arrays)
+    tagger = Tagger(words, arrays["output_b"].shape[0], embed, hidden, blocks)
+    tagger.set_state_dict(arrays)
+    tagger.eval()
+    return tagger
 
 
 def load(path: Union[str, Path]) -> Model:

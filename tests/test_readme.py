@@ -87,7 +87,7 @@ def test_using_the_vectors(project):
     programs = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
     (program,) = [one for one in programs if "elmo_encoder" in one]  # the other one is run in test_lac_release.py
     shutil.copytree(project / "runs" / "mine", project / "checkpoints", dirs_exist_ok=True)
-    (project / "program.py").write_text(program + "\nprint(features.shape)\n", encoding="utf-8")
+    (project / "program.py").write_text(program + "\nprint(list(features.shape))\n", encoding="utf-8")
     assert execute(project, "python program.py").endswith("[2, 4, 256]\n")
 
 

@@ -40,7 +40,7 @@ def test_set_up_is_quick_the_second_time():
 
 def test_an_unsupported_interpreter_is_named_with_the_range(tmp_path):
     old = stub(tmp_path / "python3.13", 'case $1 in --version) echo "Python 3.13.0" ;; *) exit 1 ;; esac\n')
-    finished = shell("sh run.sh", PYTHON=str(old))
+    finished = shell("sh run.sh", PYTHON=str(old), PADDLE="")
     assert finished.returncode == 1
     assert "is Python 3.13.0, but Paddle 2.6.2 needs Python 3.8 to 3.12" in finished.stderr
 
@@ -50,7 +50,7 @@ def test_gpu_libraries_get_the_names_that_paddle_opens(tmp_path):
     stub(tmp_path / "ldconfig", "echo 'libcuda.so.1 (libc6,x86-64) => /driver/libcuda.so.1'\n")
     python = stub(tmp_path / "python", f'case "$*" in *purelib*) echo {tmp_path}/site ;; *) exit 0 ;; esac\n')
     script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $LD_LIBRARY_PATH"
-    environment = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python))
+    environment = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
     finished = shell(script, LD_LIBRARY_PATH="/mine", **environment)
     searched = finished.stdout.strip().split(":")
     nvidia = f"{tmp_path}/site/nvidia"
