@@ -28,7 +28,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 import paddle
 
-from sums import SUMS_FILE, damage, write_sums
+from sums import SUMS_FILE, CheckpointError, damage, sync, write_sums, write_text
 
 MODEL_FILE = "model.pdparams"
 OPTIMIZER_FILE = "model.pdopt"
@@ -38,10 +38,6 @@ INFO_FILE = "checkpoint.json"
 PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 
 PathLike = Union[str, Path]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or used; the message says which and why."""
 
 
 class Checkpoint(NamedTuple):
@@ -182,25 +178,6 @@ def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray], where: Pa
     optimizer.set_state_dict(renamed)
 
 
-def _sync(path: Path) -> None:
-    """Have the operating system put a file or folder on the disk (folders: where the system can)."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new content, never a part."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    _sync(beside)
-    os.replace(beside, path)
-
-
 def step_folder(root: PathLike, step: int) -> Path:
     """Return the folder of a step's checkpoint."""
     return Path(root) / f"step_{step:08d}"
@@ -261,15 +238,15 @@ def save(
         (beside / INFO_FILE).write_bytes((text + "\n").encode("utf-8"))
         write_sums(beside, PAYLOAD)
         for name in (*PAYLOAD, SUMS_FILE):
-            _sync(beside / name)
-        _sync(beside)
+            sync(beside / name)
+        sync(beside)
         if folder.exists():  # left over from a run that was taken back to an earlier step
             os.replace(folder, folder.with_name(folder.name + ".old.tmp"))
         os.replace(beside, folder)
         write_text(root / "latest", folder.name + "\n")
         if best:
             write_text(root / "best", folder.name + "\n")
-        _sync(root)
+        sync(root)
     except (OSError, RuntimeError, ValueError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointError(

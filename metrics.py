@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
-from checkpoint import CheckpointError, write_text
+from sums import CheckpointError, write_text
 
 # What becomes a VisualDL curve, with its tag; a record has those of its kind.
 CURVES = {

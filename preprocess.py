@@ -30,7 +30,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from checkpoint import write_text
 from corpus.documents import check_file, documents, find_texts, is_held_out, same_file
 from corpus.sentences import normalise, segment, split_sentences, tokenizer
 from corpus.shards import Seen, ShardWriter
@@ -39,6 +38,7 @@ from corpus.workers import in_order
 from metrics import Progress, duration, say
 from options import Parser, fail, positive_int, share
 from reader import InputError, Vocabulary
+from sums import write_text
 
 CHUNK = 2**16  # characters handed to a worker at once
 Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is held out for dev, lines

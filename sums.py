@@ -1,10 +1,37 @@
-"""SHA256SUMS: the checksums of a folder's files, in the form that `sha256sum -c SHA256SUMS` reads."""
+"""Files on the disk: written whole, and told from damaged ones by checksum. Needs no Paddle, which is slow to import.
+
+SHA256SUMS holds the checksums of a folder's files in the form that `sha256sum -c SHA256SUMS` reads.
+"""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Iterable, Optional
 
 SUMS_FILE = "SHA256SUMS"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or used; the message says which and why."""
+
+
+def sync(path: Path) -> None:
+    """Have the operating system put a file or folder on the disk (folders: where the system can)."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old or the new content, never a part."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    sync(beside)
+    os.replace(beside, path)
 
 
 def sha256(path: Path) -> str:
