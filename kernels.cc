@@ -14,6 +14,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -132,13 +133,14 @@ inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 inline float tanh_(float x) { return 1.0f - 2.0f / (1.0f + fast_exp(2.0f * x)); }
 inline float clip(float x, float bound) { return x > bound ? bound : (x < -bound ? -bound : x); }
 
-// One row of one step: gates (candidate, input, forget, output) are activated in place.
-void lstm_row(float* __restrict g, const float* __restrict before, float* __restrict next, float* __restrict output,
-              int64_t size, float bound) {
+// One row of one step: gates (candidate, input, forget, output) get their bias and are activated in place.
+void lstm_row(float* __restrict g, const float* __restrict bias, const float* __restrict before,
+              float* __restrict next, float* __restrict output, int64_t size, float bound) {
 #pragma GCC ivdep
   for (int64_t k = 0; k < size; ++k) {
-    const float candidate = tanh_(g[k]), in = sigmoid(g[size + k]);
-    const float forget = sigmoid(g[2 * size + k]), out = sigmoid(g[3 * size + k]);
+    const float candidate = tanh_(g[k] + bias[k]), in = sigmoid(g[size + k] + bias[size + k]);
+    const float forget = sigmoid(g[2 * size + k] + bias[2 * size + k]);
+    const float out = sigmoid(g[3 * size + k] + bias[3 * size + k]);
     const float value = clip(candidate * in + before[k] * forget, bound);
     g[k] = candidate;
     g[size + k] = in;
@@ -254,6 +256,8 @@ struct Weights {
 };
 
 // ---------------------------------------------------------------- the update
+
+constexpr int64_t kPart = 1 << 15;  // numbers that a thread takes at a time
 
 void adagrad_part(int64_t size, float rate, float epsilon, float scale, float* __restrict parameter,
                   const float* __restrict gradient, float* __restrict moment) {
@@ -466,12 +470,11 @@ void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed,
       const int64_t before = keep ? held : t % 2 * batch + first, after = keep ? held + batch : (t + 1) % 2 * batch + first;
       float* g = gates[d] + held * 4 * size;
       float *h = hiddens[d] + (t * batch + first) * embed, *next = h + batch * embed;
-      for (int64_t r = 0; r < rows; ++r) std::memcpy(g + r * 4 * size, bias[d], 4 * size * sizeof(float));
-      gate.product(input[d] + (t * batch + first) * embed, g, true);
+      gate.product(input[d] + (t * batch + first) * embed, g, false);
       recurrent.product(h, g, true);
       for (int64_t r = 0; r < rows; ++r)
-        lstm_row(g + r * 4 * size, cells[d] + (before + r) * size, cells[d] + (after + r) * size, &output[r * size], size,
-                 cell_clip);
+        lstm_row(g + r * 4 * size, bias[d], cells[d] + (before + r) * size, cells[d] + (after + r) * size,
+                 &output[r * size], size, cell_clip);
       projection.product(output.data(), next, false);
       for (int64_t k = 0; k < rows * embed; ++k) next[k] = clip(next[k], proj_clip);
     }
@@ -643,14 +646,40 @@ void gru_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_
   });
 }
 
+// The sum of the squares of `size` numbers, put together from the same parts whatever the threads.
+void squares(int64_t size, const float* const* numbers, float* const* sum) {
+  std::vector<double> sums((size + kPart - 1) / kPart);
+  in_parallel(sums.size(), [&](int64_t part) {
+    const float* x = numbers[0] + part * kPart;
+    const int64_t count = std::min(kPart, size - part * kPart);
+    double total = 0.0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < count; ++k) total += static_cast<double>(x[k]) * x[k];
+    sums[part] = total;
+  });
+  sum[0][0] = std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
 // One step of Adagrad (Duchi et al. 2011) on one parameter, with its gradient times `scale`.
 void adagrad(int64_t size, float rate, float epsilon, float scale, float* const* parameter,
              const float* const* gradient, float* const* moment) {
-  constexpr int64_t kPart = 1 << 15;
   in_parallel((size + kPart - 1) / kPart, [&](int64_t part) {
     const int64_t from = part * kPart;
     adagrad_part(std::min(kPart, size - from), rate, epsilon, scale, parameter[0] + from, gradient[0] + from,
                  moment[0] + from);
+  });
+}
+
+// The same on some rows of a parameter, `width` numbers each, with the gradients of these rows; each row comes once.
+void adagrad_rows(int64_t count, int64_t width, float rate, float epsilon, float scale, const int64_t* const* rows,
+                  float* const* parameter, const float* const* gradient, float* const* moment) {
+  const int64_t tasks = std::min<int64_t>(count, mkl_max_threads());
+  in_parallel(tasks, [&](int64_t task) {
+    const Share share(count, task, tasks);
+    for (int64_t k = share.from; k < share.to; ++k) {
+      const int64_t from = rows[0][k] * width;
+      adagrad_part(width, rate, epsilon, scale, parameter[0] + from, gradient[0] + k * width, moment[0] + from);
+    }
   });
 }
 

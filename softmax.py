@@ -144,10 +144,16 @@ def log_expected_count(ids: paddle.Tensor, tries: int, vocab_size: int) -> paddl
 
 
 class _SampledSoftmax(PyLayer):
-    """Cross entropy of each token over its own word and the shared negatives."""
+    """Cross entropy of each token over its own word and the shared negatives.
+
+    rows and offsets are those of the tokens' words, then those of the negatives: cut apart in here, since Paddle
+    would fill up the gradient of each part with zeros and add them.
+    """
 
     @staticmethod
-    def forward(ctx, hidden, own_rows, own_offsets, rows, offsets, hits):
+    def forward(ctx, hidden, rows, offsets, hits):
+        own_rows, own_offsets = rows[: hidden.shape[0]], offsets[: hidden.shape[0]]
+        rows, offsets = rows[hidden.shape[0] :], offsets[hidden.shape[0] :]
         own = (hidden * own_rows).sum(axis=1) + own_offsets
         logits = paddle.matmul(hidden, rows, transpose_y=True)
         losses, *ctx.kept = _normalize(logits, offsets, own=own, hits=hits)
@@ -159,10 +165,11 @@ class _SampledSoftmax(PyLayer):
         hidden, own_rows, rows = ctx.saved_tensor()
         (probabilities, own), ctx.kept = ctx.kept, None
         d_logits, d_offsets, d_own = _gradients(probabilities, d_losses, own=own)
-        column = d_own.unsqueeze(1)
-        d_hidden = paddle.matmul(d_logits, rows) + column * own_rows
-        d_rows = paddle.matmul(d_logits, hidden, transpose_x=True)
-        return d_hidden, column * hidden, d_own, d_rows, d_offsets, None
+        # d_own for each number of a row; as a product it takes a tenth of the time of broadcasting.
+        spread = paddle.matmul(d_own.unsqueeze(1), paddle.ones([1, hidden.shape[1]]))
+        d_hidden = paddle.matmul(d_logits, rows) + spread * own_rows
+        d_rows = paddle.concat([spread * hidden, paddle.matmul(d_logits, hidden, transpose_x=True)])
+        return d_hidden, d_rows, paddle.concat([d_own, d_offsets]), None
 
 
 def sampled_softmax_losses(
@@ -185,11 +192,11 @@ def sampled_softmax_losses(
         negatives, tries: what `log_uniform_sample` returned.
         sparse: the gradient of `weight` holds only those rows (as of `paddle.nn.Embedding`).
     """
-    tokens, vocab_size = labels.shape[0], weight.shape[0]
+    vocab_size = weight.shape[0]
     negatives = paddle.to_tensor(np.sort(negatives))
     place = paddle.searchsorted(negatives, labels).clip(max=len(negatives) - 1)
     hits = paddle.where(paddle.gather(negatives, place) == labels, place, paddle.full_like(place, -1))
     ids = paddle.concat([labels, negatives])
     rows = F.embedding(ids, weight, sparse=sparse)
     offsets = paddle.gather(bias, ids) - log_expected_count(ids, tries, vocab_size)
-    return _SampledSoftmax.apply(hidden, rows[:tokens], offsets[:tokens], rows[tokens:], offsets[tokens:], hits)
+    return _SampledSoftmax.apply(hidden, rows, offsets, hits)

@@ -49,6 +49,16 @@ def test_norm_and_clipping_of_row_sparse_gradients_equal_dense_ones(max_norm):
     assert (max_norm == 0.5) == (np.sqrt(sum((update**2).sum() for update in found[1][1])) < 0.51)
 
 
+@pytest.mark.parametrize("in_cpp", [True, False])
+def test_norm_of_millions_of_numbers_is_exact(in_cpp, monkeypatch):
+    if not in_cpp:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    parameter = paddle.create_parameter([4_000_001], "float32")
+    (parameter * 1.2345678).sum().backward()
+    exact = np.sqrt(np.square(parameter.grad.numpy(), dtype=np.float64).sum())
+    assert clip_gradients([parameter], 1e9) == pytest.approx(exact, rel=1e-7)
+
+
 @pytest.mark.parametrize("optim", ["adagrad", "sgd"])
 @pytest.mark.parametrize("negatives", [0, 12])
 def test_training_with_row_sparse_tables_equals_dense(optim, negatives):
