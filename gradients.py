@@ -99,7 +99,7 @@ def share_row_gradients(parameters):
     """Average row-sparse gradients over all processes (`paddle.DataParallel` averages the dense ones)."""
     for table in parameters:
         if table.grad is not None and table.grad.is_selected_rows():
-            rows, values = row_gradient(table.grad)
+            rows, values = merged_rows(table.grad)
             most = paddle.to_tensor(len(rows))
             dist.all_reduce(most, op=dist.ReduceOp.MAX)
             lacking = int(most) - len(rows)  # all processes must send as many: the rest are zeros for row 0
