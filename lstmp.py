@@ -57,11 +57,22 @@ def _shape(inputs, cells):
     return [len(inputs), *inputs[0].shape, cells[0].shape[-1]]
 
 
+# Gates that a backward pass is done with; the next step writes over them. They are by far the largest tensors here
+# (160 MB each at hidden size 4096), and what the heap holds besides would soon lie across the place of freed ones.
+_used_gates: Tensors = []
+
+
+def _new_gates(shape):
+    _used_gates[:] = [gates for gates in _used_gates if gates.shape == shape]
+    return _used_gates.pop() if _used_gates else paddle.empty(shape)
+
+
 def _steps_in_cpp(inputs, weights, hiddens, cells, clips, keep):
     _, steps, batch, embed, size = _shape(inputs, cells)
     held = steps if keep else 1
-    shapes = [held, batch, 4 * size], [steps + 1, batch, embed], [held + 1, batch, size]
-    kept = Kept(*([paddle.empty(shape) for _ in inputs] for shape in shapes))
+    gates = [_new_gates([held, batch, 4 * size]) for _ in inputs]
+    shapes = [steps + 1, batch, embed], [held + 1, batch, size]
+    kept = Kept(gates, *([paddle.empty(shape) for _ in inputs] for shape in shapes))
     sizes = [*_shape(inputs, cells), int(keep)]
     kernels.call("lstm_steps", sizes, clips, inputs, *weights, hiddens, cells, *kept)
     return kept
@@ -75,7 +86,7 @@ def _gradients_in_cpp(d_outputs, kept, weights, clips, wanted):
     d_bias = [paddle.empty([1, 4 * size]) for _ in d_outputs]
     read = [d_outputs, *weights[:3], kept.hiddens, kept.cells]
     kernels.call("lstm_steps_backward", shape, clips, *read, kept.gates, d_projected, d_inputs, d_bias)
-    # Written over the activated gates, and the outputs over the cells.
+    # Gates were written over the activated ones, outputs over the cells.
     return Gradients(kept.gates, d_projected, d_inputs, d_bias, [cells[1:] for cells in kept.cells])
 
 
@@ -183,6 +194,8 @@ class _Steps(PyLayer):
             d_recurrent_w.append(paddle.matmul(before, d_gates, transpose_x=True))
             flat = output.flatten(0, 1), d_projected.flatten(0, 1)
             d_projection_w.append(paddle.matmul(*flat, transpose_x=True))
+        if kernels.library():
+            _used_gates.extend(d.gates)
         return (*d.inputs, *d_gate_w, *d_recurrent_w, *d_projection_w, *d.bias, *[None] * (2 * directions))
 
 
