@@ -70,6 +70,29 @@ def test_lstmp_gradients_equal_numeric_ones(clipped_layer):
             assert gradient[place] == pytest.approx((sides[0] - sides[1]) / 4e-3, abs=2e-3)
 
 
+def test_passes_whose_backward_comes_later_do_not_disturb_each_other(golden_lm):
+    golden_lm.eval()
+    words = [[paddle.randint(0, 60, [3, steps]) for _ in range(4)] for steps in (5, 5, 5, 2, 5)]
+
+    def gradients(loss):
+        golden_lm.clear_gradients()
+        loss.backward()
+        return [parameter.grad.numpy() for parameter in golden_lm.parameters()]
+
+    alone = [gradients(golden_lm(*inputs)[0].sum()) for inputs in words]  # memory is used again each time
+    first, second = golden_lm(*words[0])[0].sum(), golden_lm(*words[1])[0].sum()
+    found = {1: gradients(second)}
+    third, shorter = golden_lm(*words[2])[0].sum(), golden_lm(*words[3])[0].sum()
+    found[0] = gradients(first)
+    with paddle.no_grad():
+        golden_lm(*words[0])
+    last = golden_lm(*words[4])[0].sum()
+    found.update({2: gradients(third), 4: gradients(last), 3: gradients(shorter)})
+    for number, arrays in found.items():
+        for mine, right in zip(arrays, alone[number]):
+            assert np.array_equal(mine, right)
+
+
 def test_forward_equals_golden(golden_lm):
     golden = np.load(LM / "forward.npz")
     golden_lm.eval()
