@@ -63,26 +63,10 @@ def set_row_gradient(table, rows, values):
 
 
 @paddle.no_grad()
-def clip_gradients(parameters, max_norm, optimizer=None):
-    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before.
-
-    Args:
-        optimizer: an `Adagrad` that can is left to scale gradients when it uses them.
-    """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [p.grad for p in parameters]
-    norm = math.sqrt(sum(_squares(merged_rows(g)[1] if g.is_selected_rows() else g) for g in gradients))
-    scale = max_norm / norm if norm > max_norm else 1.0
-    if isinstance(optimizer, Adagrad) and optimizer.in_cpp():
-        optimizer.scale = scale
-    elif scale < 1:
-        for parameter in parameters:
-            if parameter.grad.is_selected_rows():
-                rows, values = row_gradient(parameter.grad)
-                set_row_gradient(parameter, rows, values * scale)
-            else:
-                parameter.grad.scale_(scale)
-    return norm
+def gradient_norm(parameters):
+    """Return the norm of all gradients together."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return math.sqrt(sum(_squares(merged_rows(g)[1] if g.is_selected_rows() else g) for g in gradients))
 
 
 def _squares(tensor):
@@ -90,8 +74,31 @@ def _squares(tensor):
     if not kernels.library():
         return float(paddle.square(tensor).sum(dtype="float64"))  # paddle.dot is 1 % off on a million numbers
     found = np.empty(1, np.float32)
-    kernels.call("squares", [tensor.size], [], [tensor], [found])
+    kernels.call("squares", [tensor.size], [], [tensor.contiguous()], [found])
     return float(found[0])
+
+
+@paddle.no_grad()
+def clip_gradients(parameters, max_norm, optimizer=None):
+    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before.
+
+    Args:
+        optimizer: an `Adagrad` that can is left to scale gradients when it uses them.
+    """
+    norm = gradient_norm(parameters)
+    scale = max_norm / norm if norm > max_norm else 1.0
+    if isinstance(optimizer, Adagrad) and optimizer.in_cpp():
+        optimizer.scale = scale
+    elif scale < 1:
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_selected_rows():
+                rows, values = row_gradient(parameter.grad)
+                set_row_gradient(parameter, rows, values * scale)
+            else:
+                parameter.grad.scale_(scale)
+    return norm
 
 
 @paddle.no_grad()

@@ -50,7 +50,7 @@ from metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
 from options import OptionError, checked_flags, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import InputError, Vocabulary
-from gradients import all_reduce_sum
+from gradients import all_reduce_sum, gradient_norm
 from train import StopRequest, TrainingError, check_writable, choose_device, versions
 
 # Records of this program besides those of "train".
@@ -141,8 +141,7 @@ def train_step(run, batch, step, stop=False):
     total, asked = all_reduce_sum([total, float(stop)])
     parameters = tagger.trained_parameters()
     average_gradients(parameters)
-    gradients = [parameter.grad.flatten() for parameter in parameters]
-    norm = math.sqrt(float(paddle.add_n([paddle.dot(gradient, gradient) for gradient in gradients])))
+    norm = gradient_norm(parameters)
     if not (math.isfinite(total) and math.isfinite(norm)):
         run.optimizer.clear_grad()
         raise TrainingError(f"loss is {total}, gradient norm is {norm}")
