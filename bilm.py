@@ -363,21 +363,20 @@ class ElmoEncoder(nn.Layer):
         lengths = lengths.unsqueeze(1)
         # Word t of the sentence is word length-1-t of its reverse, and the other way round; padding stays.
         reverse = paddle.where(place < lengths, lengths - 1 - place, place.expand([batch, words]))
-        flat_reverse = (reverse + paddle.arange(batch).unsqueeze(1) * words).flatten()
+        flat_reverse = (reverse * batch + paddle.arange(batch).unsqueeze(1)).t().flatten()
         states = self.lstm.zero_states(batch)
 
         def restore(layer):
             return paddle.gather(layer.flatten(0, 1), flat_reverse).reshape(layer.shape)
 
         both = (word_ids, paddle.take_along_axis(word_ids, reverse, axis=1))
-        embedded, outputs, *_ = self.lstm(both, states, from_embeddings=self.legacy)
-        words_layer = embedded[0].transpose([1, 0, 2])
-        ahead, back = [[layer.transpose([1, 0, 2]) for layer in layers] for layers in outputs]
+        embedded, (ahead, back), *_ = self.lstm(both, states, from_embeddings=self.legacy)
         if not self.legacy:
             back = map(restore, back)
-        pairs = [(words_layer, words_layer), *zip(ahead, back)]
+        pairs = [(embedded[0], embedded[0]), *zip(ahead, back)]
         layers = paddle.stack([paddle.concat(pair, axis=2) for pair in pairs])
-        return layers * self._mask(word_ids, lengths.flatten())
+        mask = self._mask(word_ids, lengths.flatten()).transpose([1, 0, 2])
+        return (layers * mask).transpose([0, 2, 1, 3])
 
     def mix(self, layers: paddle.Tensor, random: Optional[StepRandom] = None):
         """Return the mix of what `layers` returned: float32 `[batch, words, embedding_dim]`.
