@@ -21,14 +21,23 @@ import os
 import pickle
 import re
 import shutil
+import time
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 
+from metrics import say
 from sums import SUMS_FILE, CheckpointError, damage, sync, write_sums, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not kept apart
+    fcntl = None
 
 MODEL_FILE = "model.pdparams"
 OPTIMIZER_FILE = "model.pdopt"
@@ -38,6 +47,53 @@ INFO_FILE = "checkpoint.json"
 PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 
 PathLike = Union[str, Path]
+LOCK_TRIES = 10  # half a second apart
+
+
+def _lock(folder, root, flag):
+    for wait in (*[0.5] * LOCK_TRIES, None):
+        try:
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if wait is None:
+                raise CheckpointError(
+                    f"another run is at work in {root} (it may have outlived its terminal or run.sh; `pgrep -af train` "
+                    f"shows it); let it end, stop it with `kill`, or choose another {flag}"
+                )
+            time.sleep(wait)
+        except OSError as error:
+            return say(f"warning: {root} cannot be locked ({error.strerror}); let no other run write to it")
+
+
+@contextmanager
+def only_run(root: Path, flag: str) -> Iterator[None]:
+    """Make the folder of a run, and keep other runs out of it while this one lasts.
+
+    The folder itself is locked, by the first process; killed, too, it loses the lock. One that is about to end is
+    given some seconds.
+
+    Args:
+        root: the folder. flag: that which names it, for messages.
+
+    Raises:
+        CheckpointError: nothing can be written there, or another run is at work there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {root}: {error.strerror}; choose another {flag}")
+    if not fcntl or dist.get_rank() != 0:
+        yield
+        return
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        _lock(folder, root, flag)
+        yield
+    finally:
+        os.close(folder)
 
 
 class Checkpoint(NamedTuple):

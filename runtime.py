@@ -7,6 +7,7 @@ processors that are not Intel's, and glibc gives every large array back to the s
 
 import ctypes
 import os
+import signal
 import sys
 import warnings
 
@@ -27,10 +28,26 @@ def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _end_with_launcher() -> None:
+    """Let Linux kill this process when Paddle's launcher, if that started it, is gone.
+
+    The launcher gives each process a session of its own: killed itself, it would leave them at work.
+    """
+    try:
+        with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
+            launched = b"paddle.distributed.launch" in file.read()
+    except OSError:  # not Linux, or the parent is out of sight
+        return
+    if launched:
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def prepare() -> str:
     """Make the settings and return one line that says what they are."""
     if "paddle" in sys.modules:
         raise RuntimeError("import runtime before paddle: its settings come too late otherwise")
+    _end_with_launcher()
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's start-up lines; errors still show
     warnings.filterwarnings("ignore", "No ccache found")  # of Paddle 3 at each start; nothing here is built with it
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))

@@ -258,17 +258,6 @@ def find_checkpoint(options, given):
     return found
 
 
-def check_writable(folder):
-    """Raise `CheckpointError` if nothing can be written to a folder; better now than at the first save."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror}; choose another --para_save_dir")
-
-
 def load_vocabulary(options, found):
     """Return the vocabulary that was asked for, or the checkpoint's own."""
     if not options.vocab_path:
@@ -371,8 +360,6 @@ class Run(NamedTuple):
 def set_up(options, given):
     """Make everything a run needs; return the `Run`, and `(progress, states)` to start the loop with."""
     device = choose_device(options.use_gpu)
-    root = Path(options.para_save_dir)
-    check_writable(root)
     found = find_checkpoint(options, given)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
@@ -537,7 +524,8 @@ def main(arguments=None):
     for note in notes:
         say(note)
     try:
-        train(*set_up(options, given))
+        with checkpoint.only_run(Path(options.para_save_dir), "--para_save_dir"):
+            train(*set_up(options, given))
     except (InputError, OptionError, CheckpointError, PretrainedError, TrainingError) as error:
         fail(error)
 

@@ -51,7 +51,7 @@ from options import OptionError, checked_flags, fail, parse, take_saved
 from pretrained import PretrainedError
 from reader import InputError, Vocabulary
 from gradients import all_reduce_sum, gradient_norm
-from train import StopRequest, TrainingError, check_writable, choose_device, versions
+from train import StopRequest, TrainingError, choose_device, versions
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
@@ -308,11 +308,6 @@ def rare_words(model, sentences):
 def set_up(options, given):
     """Make everything a run needs; return the `Run` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
-    root = Path(options.model_save_dir)
-    try:
-        check_writable(root)
-    except CheckpointError:
-        raise CheckpointError(f"cannot write to {root}; choose another --model_save_dir")
     found = find_checkpoint(options, given)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
@@ -338,7 +333,7 @@ def set_up(options, given):
         hparams = {name: getattr(options, name) for name in HPARAMS}
         hparams.update(elmo=model.tagger.encoder is not None, train_lines=len(sentences))
         compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
-        log = MetricsLog(root / "log", progress["step"], hparams, compared)
+        log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
     if log:
         report_start(options, device, found, model, sentences, dev, steps, total)
     index = {name: number for number, name in enumerate(tags)}
@@ -503,7 +498,8 @@ def run(arguments):
     options, given, notes = parse(make_parser(__doc__), RETIRED, arguments)
     for note in notes:
         say(note)
-    train(*set_up(options, given))
+    with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):
+        train(*set_up(options, given))
 
 
 def main(arguments=None):

@@ -2,10 +2,13 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import paddle
 import pytest
+from conftest import ROOT
 
 import checkpoint
 from checkpoint import CheckpointError
@@ -205,3 +208,24 @@ def test_optimizer_state_moves_to_a_model_made_later(name):
         for wrong in ({key: saved[key]}, {**saved, key: saved[key][:, None]}, {**saved, key + "x": saved[key]}):
             with pytest.raises(CheckpointError, match="here: does not belong together with the rest: "):
                 checkpoint.restore_optimizer(second_optimizer, second, wrong, "here")
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "LOCK_TRIES", 1)
+    program = "import runtime, pathlib, sys, time, checkpoint\n"
+    program += "with checkpoint.only_run(pathlib.Path(sys.argv[1]), '--flag'): print('in', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, universal_newlines=True)
+    try:
+        assert first.stdout.readline() == "in\n"
+        with pytest.raises(CheckpointError, match="another run is at work in .*run .*choose another --flag"):
+            with checkpoint.only_run(tmp_path / "run", "--flag"):
+                pass
+        with checkpoint.only_run(tmp_path / "other", "--flag"):
+            pass
+    finally:
+        first.kill()
+        first.communicate()
+    for _ in range(2):
+        with checkpoint.only_run(tmp_path / "run", "--flag"):
+            assert not any((tmp_path / "run").iterdir())

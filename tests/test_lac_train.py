@@ -293,7 +293,7 @@ BAD_INPUTS = {
     "no ELMo vocabulary": ("--elmo_dict_dir", "", "has no vocabulary in it: --elmo_dict_dir must name"),
     "other ELMo vocabulary": ("--elmo_dict_dir", "HERE/words.txt", "words.txt has 4 words, but .* trained with 60"),
     "no vocabulary": ("--word_dict_path", "HERE/table.dic", "table.dic: no line <S>"),
-    "unwritable": ("--model_save_dir", "HERE/file/run", "cannot write to .*file/run; choose another --model_save_dir"),
+    "unwritable": ("--model_save_dir", "HERE/file/run", "cannot write to .*run: .*; choose another --model_save_dir"),
     "no checkpoint": ("--load_dir", "nowhere", "nowhere: no such checkpoint folder"),
     "unknown flag": ("--hiden", "3", "unrecognized arguments: --hiden 3"),
     "zero": ("--grnn_hidden_dim", "0", "--grnn_hidden_dim: must be a whole number of at least 1"),

@@ -196,7 +196,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, tmp_path, proce
     killed = go("killed", start_new_session=True)
     wait_for(lambda: checkpoint.step_folder(tmp_path / "killed", 8).exists(), killed)
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.communicate()  # with the launcher, which is what was killed of two, end its processes
     assert last(tmp_path / "killed").info["step"] < last(tmp_path / "whole").info["step"]
     printed = finish(go("killed"))
     assert re.search(r"going on from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
