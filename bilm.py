@@ -15,15 +15,15 @@ The formulas are those of Baidu's ELMo for Paddle Fluid; the network is that of 
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from elmo_chinese.lstmp import LSTMP, run_directions
+from elmo_chinese.pretrained import PretrainedError, load_pretrained, pretrained_sizes
+from elmo_chinese.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-
-from lstmp import LSTMP, run_directions
-from pretrained import PretrainedError, load_pretrained, pretrained_sizes
-from reader import Vocabulary
-from softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
 
 States = Tuple[paddle.Tensor, paddle.Tensor]
 

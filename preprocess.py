@@ -28,17 +28,18 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-import numpy as np
+from elmo_chinese.corpus.documents import check_file, documents, find_texts, is_held_out, same_file
+from elmo_chinese.corpus.sentences import normalise, segment, split_sentences, tokenizer
+from elmo_chinese.corpus.shards import Seen, ShardWriter
+from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
+from elmo_chinese.corpus.workers import in_order
+from elmo_chinese.files import write_text
+from elmo_chinese.metrics import Progress, duration, say
+from elmo_chinese.options import Parser, fail, positive_int, share
+from elmo_chinese.text import InputError
+from elmo_chinese.vocabulary import Vocabulary
 
-from corpus.documents import check_file, documents, find_texts, is_held_out, same_file
-from corpus.sentences import normalise, segment, split_sentences, tokenizer
-from corpus.shards import Seen, ShardWriter
-from corpus.summary import PARTS, count_in, empty_figures, plot, summarise
-from corpus.workers import in_order
-from metrics import Progress, duration, say
-from options import Parser, fail, positive_int, share
-from reader import InputError, Vocabulary
-from sums import write_text
+import numpy as np
 
 CHUNK = 2**16  # characters handed to a worker at once
 Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is held out for dev, lines

@@ -10,31 +10,29 @@
 Top to bottom: one step, evaluation, set-up, resuming, the loop.
 """
 
-import runtime  # noqa: I001  first: its settings must be made before Paddle is imported
-
 import argparse
 import math
 import os
-import platform
-import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple, Optional
+
+from elmo_chinese import checkpoint, kernels, runtime, session
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
+from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
+from elmo_chinese.options import HPARAMS, OWN, RETIRED, SIZES, OptionError, fail, make_parser, parse
+from elmo_chinese.pretrained import PretrainedError, bilm_numbers
+from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
+from elmo_chinese.text import InputError
+from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 
-import checkpoint
-import kernels
 from bilm import BiLM, StepRandom, init_pretraining_params
-from checkpoint import CheckpointError
-from gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
-from metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from options import HPARAMS, OWN, RETIRED, SIZES, OptionError, checked_flags, fail, make_parser, parse, take_saved
-from pretrained import PretrainedError, bilm_numbers
-from reader import BidirectionalReader, InputError, Vocabulary
-
+from reader import BidirectionalReader
 
 # What `checkpoint.json` must hold for a run to go on.
 INFO = {
@@ -42,10 +40,6 @@ INFO = {
     **{"progress/step": int, "progress/best": (float, type(None)), "progress/losses": float},
     "progress/steps_since_log": int,
 }
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
 
 
 def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_norm=10.0, stop=False):
@@ -148,18 +142,6 @@ def make_optimizer(name, learning_rate, parameters):
     return paddle.optimizer.RMSProp(**common)
 
 
-def choose_device(use_gpu):
-    """Set the device and join the other processes; return its name."""
-    there = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if use_gpu and not there:
-        raise OptionError("--use_gpu true, but Paddle sees no GPU; run with --use_gpu false")
-    device = "gpu" if there and use_gpu is not False else "cpu"
-    paddle.set_device(device)
-    if dist.ParallelEnv().world_size > 1:
-        dist.init_parallel_env()
-    return device
-
-
 def gather_states(states):
     """Return the states of all rows of the global batch as arrays, from every process's rows."""
     parts = states
@@ -170,11 +152,6 @@ def gather_states(states):
             dist.all_gather(received, tensor)
             parts.append(paddle.concat(received, axis=1))
     return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
-
-
-def versions():
-    """Return the versions that matter to a run."""
-    return {"python": platform.python_version(), "paddle": paddle.__version__, "numpy": np.__version__}
 
 
 def report_start(run, device, found, step):
@@ -224,34 +201,16 @@ def count_steps(options, train_reader):
     return max(1, math.ceil(options.max_epoch * tokens / (train_reader.rows * options.num_steps)))
 
 
-def find_checkpoint(options, given):
+def checkpoint_to_resume(options, given):
     """Return the checkpoint to go on from, or None; take over its flags."""
-    root = Path(options.para_save_dir)
-    if options.load_dir == "auto":
-        found, damages = checkpoint.load_newest(root)
-        for damage in damages:
-            say(f"warning: {damage}; trying the one before")
-        if found is None:
-            say(f"no checkpoint in {root} yet: starting afresh")
-    elif options.load_dir:
-        found = checkpoint.load(options.load_dir)
-    elif any(checkpoint.candidates(root)):
-        raise OptionError(
-            f"{root} already holds checkpoints; go on from them with --load_dir auto, "
-            "or choose another --para_save_dir for a new run"
-        )
-    else:
-        found = None
+    found = session.find_checkpoint(options.load_dir, Path(options.para_save_dir), "--para_save_dir")
     if found and options.load_pretraining_params:
         raise OptionError("--load_dir goes on with a run, --load_pretraining_params starts a new one; give one of them")
     if found:
         if "tags" in found.info:
             raise CheckpointError(f"{found.path} is a tagger of lac.train, not a language model")
         checkpoint.check_info(found, INFO)
-        saved = checked_flags(make_parser(""), found.info["flags"], found.path)
-        changed = take_saved(options, given, saved, SIZES, OWN)
-        if changed:
-            say(changed)
+        session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
         passes = dist.get_world_size() * options.accumulate
         if "batch_size" not in given and found.info["rows"] % passes == 0:
             options.batch_size = found.info["rows"] // passes
@@ -319,23 +278,6 @@ def make_model(options, vocabulary):
     )
 
 
-class StopRequest:
-    """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second Ctrl-C ends at once.
-
-    The launcher sends SIGTERM three times over, so that one is taken as a single request.
-    """
-
-    def __init__(self):
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number, frame):
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 class Run(NamedTuple):
     """What stays the same from the first step to the last."""
 
@@ -360,7 +302,7 @@ class Run(NamedTuple):
 def set_up(options, given):
     """Make everything a run needs; return the `Run`, and `(progress, states)` to start the loop with."""
     device = choose_device(options.use_gpu)
-    found = find_checkpoint(options, given)
+    found = checkpoint_to_resume(options, given)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
     total_steps = count_steps(options, train_reader)

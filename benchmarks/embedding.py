@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime  # noqa: E402, I001  before paddle
+from elmo_chinese import runtime
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
 from bilm import ElmoEncoder  # noqa: E402
-from embed import BATCH_TOKENS, embed_ids  # noqa: E402
+from elmo_embed import BATCH_TOKENS, embed_ids  # noqa: E402
 
 
 def random_sentences(count: int, vocab_size: int, seed: int = 0):

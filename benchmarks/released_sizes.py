@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime  # noqa: E402, F401, I001  before paddle
+from elmo_chinese.pretrained import pretrained_sizes  # noqa: E402
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
 from bilm import ElmoEncoder, init_pretraining_params  # noqa: E402
 from lac.network import Tagger  # noqa: E402
-from pretrained import pretrained_sizes  # noqa: E402
 
 VOCAB, EMBED, HIDDEN, LAYERS = 52445, 512, 4096, 2
 

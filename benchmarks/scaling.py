@@ -17,11 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
-import runtime  # noqa: E402, F401, I001  before paddle
+from elmo_chinese.metrics import read_metrics  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from metrics import read_metrics  # noqa: E402
 from reader import BidirectionalReader, Vocabulary  # noqa: E402
 
 SWEEPS = {

@@ -31,7 +31,7 @@ MODES = ("lac", "seg", "rank")
 
 # What runs in a process: arguments are mode, model ("" for the released), a file of sentences, rounds.
 OURS = """
-import runtime, sys, time
+import sys, time
 start = time.perf_counter()
 import paddle
 imported = time.perf_counter()

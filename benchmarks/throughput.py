@@ -92,15 +92,14 @@ def limit(size, columns):
 def measure(options, size):
     """Train and return the figures."""
     sys.path.insert(0, str(ROOT))
-    import runtime  # noqa: I001  before paddle
+    from elmo_chinese import kernels, runtime
+    from elmo_chinese.gradients import data_parallel
 
     import numpy as np
     import paddle
     import paddle.distributed as dist
 
-    import kernels
     from bilm import BiLM, StepRandom
-    from gradients import data_parallel
     from train import choose_device, make_optimizer, train_step
 
     choose_device(use_gpu=False)
@@ -191,15 +190,13 @@ class Stopwatch:
 def profile(options, size):
     """Train with train.py on a text, and return the milliseconds of a step by what they were spent on."""
     sys.path.insert(0, str(ROOT))
-    import runtime  # noqa: F401, I001  before paddle
+
+    from elmo_chinese import kernels, lstmp, softmax
 
     import numpy as np
     import paddle
 
     import bilm
-    import kernels
-    import lstmp
-    import softmax
     import train
 
     watch = Stopwatch()

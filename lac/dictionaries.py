@@ -12,11 +12,12 @@ import math
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
+from elmo_chinese.text import InputError, read_lines
+
 import numpy as np
 
 from lac.reader import Table
 from lac.scores import released_kind
-from reader import InputError, read_lines
 
 UNKNOWN = "OOV"
 ASCII_WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")

@@ -6,22 +6,21 @@ Prints precision, recall and F1 over words as spans of characters, of all of the
 each tag (`lac/scores.py`). `--json` prints the same as one line of JSON.
 """
 
-import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
-
 import argparse
 import json
 import os
 import sys
 
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.options import Parser, fail
+from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.text import InputError
+
 import paddle
 
-from checkpoint import CheckpointError
 from lac import model as tagging
 from lac.release import load_any
 from lac.scores import describe
-from options import Parser, fail
-from pretrained import PretrainedError
-from reader import InputError
 
 
 def as_json(scores, skipped):

@@ -18,8 +18,6 @@ The network's recurrences have a backward pass of their own (`PyLayer`), which a
 cannot hold. Here they are loops in the program, from the same weights.
 """
 
-import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
-
 import argparse
 import os
 import shutil
@@ -27,21 +25,22 @@ import sys
 import warnings
 from pathlib import Path
 
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.files import write_sums
+from elmo_chinese.options import Parser, fail
+from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.text import InputError
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.static import InputSpec
 
-from checkpoint import CheckpointError
 from lac import model as tagging
 from lac.crf import shifted_ends
 from lac.model import PROGRAM, Model
 from lac.release import load_any
-from options import Parser, fail
-from pretrained import PretrainedError
-from reader import InputError
-from sums import write_sums
 
 
 def _project(gru, inputs):

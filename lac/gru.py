@@ -8,12 +8,12 @@ Inside, tensors are time-major, `[words, batch, size]`, as in `bilm.py`. A unit 
 `paddle.nn.GRU` resets after the product with W_c and turns u round, so it cannot hold such weights.
 """
 
+from elmo_chinese import kernels
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
-
-import kernels
 
 
 def _steps_in_cpp(gates, gate_w, candidate_w):

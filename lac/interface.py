@@ -1,14 +1,13 @@
 """The interface of LAC 2.1: `from lac import LAC`."""
 
-import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
-
 from typing import List, NamedTuple, Optional, Sequence, Union
+
+from elmo_chinese.text import InputError
 
 from lac import custom, release
 from lac import model as tagging
 from lac.release import Tagged
 from lac.scores import released_kind
-from reader import InputError
 
 # So many texts are in work at a time.
 TEXTS_AT_A_TIME = 2048

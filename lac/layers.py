@@ -4,15 +4,16 @@ import os
 from pathlib import Path
 from typing import List
 
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.metrics import show_progress
+
 import numpy as np
 import paddle
 import paddle.distributed as dist
 
 from bilm import ElmoEncoder
-from checkpoint import CheckpointError
 from lac.model import MAX_SENTENCES, MAX_TOKENS
 from lac.reader import batches_by_length, pad
-from metrics import show_progress
 
 
 class LayerCache:

@@ -12,13 +12,17 @@ import itertools
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from elmo_chinese import checkpoint, kernels
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.files import damage
+from elmo_chinese.pretrained import bilm_numbers
+from elmo_chinese.text import InputError, read_lines
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import paddle
 
-import checkpoint
-import kernels
 from bilm import ElmoEncoder
-from checkpoint import CheckpointError
 from lac import dictionaries
 from lac.corpus import cut
 from lac.crf import viterbi
@@ -39,9 +43,6 @@ from lac.reader import (
 )
 from lac.released_lines import parser
 from lac.scores import OUTSIDE, Scores, Span, released_spans, score, spans
-from pretrained import bilm_numbers
-from reader import InputError, Vocabulary, read_lines
-from sums import damage
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
 MAX_TOKENS, MAX_SENTENCES = 4096, 128

@@ -6,12 +6,13 @@ rate and decay are those of Baidu's LAC on Paddle Fluid; its GRU is in `lac/gru.
 
 from typing import Optional
 
+from elmo_chinese import kernels
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-import kernels
 from bilm import ElmoEncoder, StepRandom
 from lac.crf import crf_costs
 from lac.gru import BiGRU, decayed_weight, reverse_places

@@ -2,7 +2,7 @@
 
 import argparse
 
-from options import Parser, boolean, positive, positive_int, share, whole_number
+from elmo_chinese.options import Parser, boolean, positive, positive_int, share, whole_number
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {

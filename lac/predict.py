@@ -17,8 +17,6 @@ A model trained here cuts a line into tokens with jieba, tags them and joins tho
 white space, and no word goes on across it; a token tagged O is given out with that tag.
 """
 
-import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
-
 import argparse
 import itertools
 import json
@@ -26,14 +24,15 @@ import os
 import sys
 from typing import Iterable, Iterator, Sequence
 
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.options import Parser, fail
+from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.text import InputError, find_files, read_lines, read_stdin
+
 import paddle
 
-from checkpoint import CheckpointError
 from lac.interface import LAC, Words
 from lac.release import MODES
-from options import Parser, fail
-from pretrained import PretrainedError
-from reader import InputError, find_files, read_lines, read_stdin
 
 # So many lines are read and sorted by length at a time; the output follows at once.
 LINES_AT_A_TIME = 2048

@@ -14,10 +14,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from elmo_chinese.text import InputError, find_files, read_lines
+from elmo_chinese.vocabulary import END, START, UNKNOWN, Vocabulary
+
 import numpy as np
 
 from lac.scores import Span, spans, split_tag
-from reader import END, START, UNKNOWN, InputError, Vocabulary, find_files, read_lines
 
 PathLike = Union[str, Path]
 Table = Dict[int, str]

@@ -9,8 +9,6 @@ decoder and batches are those of the project's taggers (`network.py`, `crf.py`, 
 trained on (`python -m lac.train --init_from lac`) and exported (`lac.export`) like one of them.
 """
 
-import runtime  # noqa: F401, I001  first: its settings must be made before Paddle is imported
-
 import configparser
 import itertools
 import os
@@ -21,9 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from elmo_chinese.archive import default_cache, extract
+from elmo_chinese.options import Parser, fail
+from elmo_chinese.pretrained import PretrainedError, fluid_shape, read_fluid_variable
+from elmo_chinese.text import InputError, read_lines
+
 import numpy as np
 
-from archive import default_cache, extract
 from lac import dictionaries
 from lac import model as tagging
 from lac.dictionaries import read_tag_names
@@ -31,9 +33,6 @@ from lac.model import Model, decoder, encode, predict_ids
 from lac.network import Tagger
 from lac.rank import Ranker
 from lac.reader import read_table
-from options import Parser, fail
-from pretrained import PretrainedError, fluid_shape, read_fluid_variable
-from reader import InputError, read_lines
 
 PACKAGE = "LAC==2.1.2"
 MODES = ("lac", "seg", "rank")

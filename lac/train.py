@@ -13,8 +13,6 @@ of an epoch is the mean over its batches. F1 is over words as spans of character
 Top to bottom: one step, scores, set-up, resuming, the loop.
 """
 
-import runtime  # noqa: I001  first: its settings must be made before Paddle is imported
-
 import argparse
 import hashlib
 import math
@@ -23,13 +21,21 @@ import sys
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
 
+from elmo_chinese import checkpoint, runtime, session
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.gradients import all_reduce_sum, gradient_norm
+from elmo_chinese.metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
+from elmo_chinese.options import OptionError, fail, parse
+from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
+from elmo_chinese.text import InputError
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import paddle
 import paddle.distributed as dist
 
-import checkpoint
 from bilm import StepRandom, load_encoder
-from checkpoint import CheckpointError
 from lac import model as tagging
 from lac import release
 from lac.layers import LayerCache
@@ -46,12 +52,6 @@ from lac.reader import (
     training_batches,
 )
 from lac.scores import Scores, describe
-from metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
-from options import OptionError, checked_flags, fail, parse, take_saved
-from pretrained import PretrainedError
-from reader import InputError, Vocabulary
-from gradients import all_reduce_sum, gradient_norm
-from train import StopRequest, TrainingError, choose_device, versions
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
@@ -181,31 +181,14 @@ def fingerprint(sentences):
     return digest.hexdigest()
 
 
-def find_checkpoint(options, given):
+def checkpoint_to_resume(options, given):
     """Return the checkpoint to go on from, or None; take over its flags."""
-    root = Path(options.model_save_dir)
-    found = None
-    if options.load_dir == "auto":
-        found, damages = checkpoint.load_newest(root)
-        for damage in damages:
-            say(f"warning: {damage}; trying the one before")
-        if found is None:
-            say(f"no checkpoint in {root} yet: starting afresh")
-    elif options.load_dir:
-        found = checkpoint.load(options.load_dir)
-    elif any(checkpoint.candidates(root)):
-        raise OptionError(
-            f"{root} already holds checkpoints; go on from them with --load_dir auto, "
-            "or choose another --model_save_dir for a new run"
-        )
+    found = session.find_checkpoint(options.load_dir, Path(options.model_save_dir), "--model_save_dir")
     if found:
         if "tags" not in found.info:
             raise CheckpointError(f"{found.path} is a language model; --pretrain_elmo_model_path takes it")
         checkpoint.check_info(found, INFO)
-        saved = checked_flags(make_parser(""), found.info["flags"], found.path)
-        changed = take_saved(options, given, saved, SIZES, OWN)
-        if changed:
-            say(changed)
+        session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
     return found
 
 
@@ -308,7 +291,7 @@ def rare_words(model, sentences):
 def set_up(options, given):
     """Make everything a run needs; return the `Run` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
-    found = find_checkpoint(options, given)
+    found = checkpoint_to_resume(options, given)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
     model = restore_model(options, given, found) if found else init_model(options, given) if options.init_from else None

@@ -1,6 +1,4 @@
-"""What the tests share. `runtime` comes first: its settings must be made before Paddle is imported."""
-
-import runtime  # noqa: F401, I001
+"""What the tests share."""
 
 import subprocess
 import sys

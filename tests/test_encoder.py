@@ -1,15 +1,16 @@
 """The encoder of bilm.py against the original's, and what every user of vectors relies on."""
 
+from elmo_chinese import checkpoint
+from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import paddle
 import pytest
 from conftest import GOLDEN, largest_difference
 
 import bilm
-import checkpoint
 from bilm import BiLM, ElmoEncoder, elmo_encoder, init_pretraining_params, load_encoder
-from pretrained import PretrainedError
-from reader import Vocabulary
 
 LAC = GOLDEN / "lac_small"
 

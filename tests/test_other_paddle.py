@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 
+from elmo_chinese import checkpoint
+from elmo_chinese.metrics import read_metrics
+
 import pytest
 from conftest import LM, ROOT
-
-import checkpoint
-from metrics import read_metrics
 
 OTHER = os.environ.get("OTHER_PADDLE", "")
 SMALL = [

@@ -6,7 +6,7 @@ from conftest import LM, ROOT, run_python
 
 # Paddle and Python's own modules keep what they hold; what is looked up later is gone, as on Windows.
 PROGRAM = """
-import runtime, os, signal, sys
+import elmo_chinese, os, signal, sys
 import numpy, paddle, concurrent.futures.process, multiprocessing, subprocess, tempfile, tarfile, http.client
 for module in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[module] = None

@@ -5,15 +5,16 @@ import io
 import sys
 from urllib.parse import quote
 
+from elmo_chinese import checkpoint
+from elmo_chinese.metrics import read_metrics
+
 import numpy as np
 import pytest
 from conftest import LM
 from PIL import Image
 
-import checkpoint
 import train
 from benchmarks import screenshots
-from metrics import read_metrics
 
 FLAGS = [
     *("--train_path", str(LM / "train.txt"), "--test_path", str(LM / "dev.txt"), "--vocab_path", str(LM / "vocab.txt")),

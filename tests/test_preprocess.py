@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 
+from elmo_chinese.vocabulary import Vocabulary
+
 import jieba
 import pytest
 from conftest import ROOT
 
 import preprocess
-from reader import Vocabulary
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
 
 
 def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("corpus.documents.PIECE", 50)
+    monkeypatch.setattr("elmo_chinese.corpus.documents.PIECE", 50)
     monkeypatch.setattr(preprocess, "CHUNK", 60)
     texts = [[f"文{number}的第{line}行，都一样。好。" for line in range(10)] for number in range(20)]
     with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:

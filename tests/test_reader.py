@@ -6,12 +6,15 @@ import shutil
 import time
 from collections import Counter
 
+from elmo_chinese.text import InputError, find_files, read_lines
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import pytest
 from conftest import LM
 
 import reader
-from reader import BidirectionalReader, InputError, Vocabulary, count_words, find_files
+from reader import BidirectionalReader
 
 
 @pytest.fixture
@@ -33,84 +36,11 @@ def corpus(tmp_path):
 
 
 def text(path):
-    return [sentence.split() for block in reader.read_lines(path) for sentence in block]
+    return [sentence.split() for block in read_lines(path) for sentence in block]
 
 
 def make(corpus, vocabulary, rows=4, steps=5, **more):
     return BidirectionalReader(corpus, vocabulary, rows, steps, **more)
-
-
-def test_vocabulary_encodes_and_decodes(vocabulary):
-    assert vocabulary.size == 60
-    assert (vocabulary.start, vocabulary.end, vocabulary.unknown) == (0, 1, 2)
-    assert vocabulary.encode(["的", "never seen", "，"]) == [4, 2, 3]
-    assert vocabulary.decode([4, 0]) == ["的", "<S>"]
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("", "is empty|empty vocabulary"),
-        ("<S>\n</S>\n<UNK>\na\nb\na\n", "'a' stands on line 4 and again on line 6"),
-        ("<S>\n</S>\na\n", "no line <UNK>"),
-        ("<S>\n</S>\n<UNK>\n\na\n", "line 4 is blank"),
-    ],
-)
-def test_bad_vocabulary_names_file_and_lines(tmp_path, content, message):
-    path = tmp_path / "v.txt"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=message) as error:
-        Vocabulary(path)
-    assert str(path) in str(error.value)
-
-
-def test_vocabulary_with_windows_line_ends_and_byte_order_mark(tmp_path):
-    path = tmp_path / "v.txt"
-    path.write_bytes("\ufeff<S>\r\n</S>\r\n<UNK>\r\n的\r\n\r\n".encode())
-    assert Vocabulary(path).words == ["<S>", "</S>", "<UNK>", "的"]
-
-
-def test_build_counts_sorts_and_limits(tmp_path):
-    (tmp_path / "a.txt").write_text("b a b <UNK> c\nb\u3000a\td\n", encoding="utf-8")
-    words, covered = Vocabulary.build(tmp_path, min_count=1)
-    assert words == ["<S>", "</S>", "<UNK>", "b", "a", "c", "d"]
-    words, covered = Vocabulary.build(tmp_path, min_count=2)
-    assert words == ["<S>", "</S>", "<UNK>", "b", "a"] and covered == pytest.approx(5 / 8)
-    assert Vocabulary.build(tmp_path, max_size=4)[0] == ["<S>", "</S>", "<UNK>", "b"]
-
-
-def test_counting_with_little_memory_counts_the_same(tmp_path):
-    draw = np.random.default_rng(0)
-    words = [f"词{number}" for number in draw.zipf(1.3, 20000) % 3000]
-    for shard in range(100):
-        part = words[200 * shard : 200 * shard + 200]
-        (tmp_path / f"{shard:03d}").write_text("\n".join(map(" ".join, zip(part[::2], part[1::2]))), encoding="utf-8")
-    expected = Counter(words)
-    assert list(count_words(tmp_path, limit=50)) == sorted(expected.items())  # over 64 temporary files, so merged twice
-    assert list(count_words(tmp_path)) == sorted(expected.items())
-    chosen, covered = Vocabulary.build(tmp_path, min_count=3, max_size=103)
-    ranked = sorted(expected, key=lambda word: (-expected[word], word))[:100]
-    assert chosen[3:] == ranked and covered == sum(map(expected.get, ranked)) / 20000
-
-
-def test_not_utf8_names_file_line_and_byte(tmp_path, vocabulary):
-    path = tmp_path / "gbk.txt"
-    path.write_bytes("abc\n的\n".encode() + "中文".encode("gb18030"))
-    with pytest.raises(InputError, match=r"gbk.txt: not UTF-8: line 3, byte 8 is 0xd6"):
-        make(path, vocabulary)
-    for size in (1, 4, 5):  # wherever a block ends
-        with pytest.raises(InputError, match="line 3, byte 8"):
-            list(reader.read_lines(path, block_size=size))
-
-
-def test_find_files_takes_glob_folder_or_list(corpus):
-    all_of_them = sorted(corpus.iterdir())
-    assert find_files(corpus) == find_files(str(corpus / "part_*")) == find_files(all_of_them) == all_of_them
-    with pytest.raises(InputError, match=r"no file matches '.*none\*'.*looked from"):
-        find_files(str(corpus / "none*"))
-    (corpus / "void").write_text("", encoding="utf-8")
-    with pytest.raises(InputError, match="void is empty"):
-        find_files(corpus)
 
 
 @pytest.mark.parametrize("part, count", [("train", 63), ("dev", 59)])

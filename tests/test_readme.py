@@ -9,12 +9,13 @@ import sys
 import urllib.parse
 from pathlib import Path
 
+from elmo_chinese.metrics import read_metrics
+from elmo_chinese.options import RETIRED, make_parser
+
 import pytest
 from conftest import ROOT, run_python
 
 from benchmarks.screenshots import ask, serve
-from metrics import read_metrics
-from options import RETIRED, make_parser
 
 READMES = [ROOT / "README.md", ROOT / "README_cn.md"]
 

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 
+from elmo_chinese import checkpoint
+from elmo_chinese.metrics import read_metrics
+
 import pytest
 from conftest import LM, ROOT
-
-import checkpoint
-from metrics import read_metrics
 
 SMALL = [
     *("--train_path", str(LM / "train.txt"), "--test_path", str(LM / "dev.txt"), "--vocab_path", str(LM / "vocab.txt")),

@@ -10,17 +10,19 @@ import subprocess
 import sys
 import time
 
+from elmo_chinese import checkpoint
+from elmo_chinese.metrics import read_metrics
+from elmo_chinese.pretrained import read_fluid_variable
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import paddle
 import pytest
 from conftest import LM, ROOT, largest_difference, run_python, tensors
 
-import checkpoint
 import train
 from bilm import StepRandom
-from metrics import read_metrics
-from pretrained import read_fluid_variable
-from reader import BidirectionalReader, Vocabulary
+from reader import BidirectionalReader
 
 # Everything that has a random part is switched on.
 SMALL = [

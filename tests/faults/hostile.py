@@ -12,18 +12,20 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from elmo_chinese import checkpoint
+from elmo_chinese.files import write_sums
+from elmo_chinese.pretrained import PretrainedError, read_pretrained
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import pytest
 from conftest import LM
 from test_archive import EVIL, member, with_member
 from test_train import SMALL, last
 
-import checkpoint
-import embed
+import elmo_embed
 import train
-from pretrained import PretrainedError, read_pretrained
-from reader import Vocabulary, encode_shard
-from sums import write_sums
+from reader import encode_shard
 
 RUN = [*SMALL, "--batch_size", "8", "--max_epoch", "1"]
 # More than this much more memory than before, in KB, is too much for any of these files.
@@ -64,7 +66,9 @@ def refused(capsys, main, *arguments):
 def vectors(capsys, folder, tmp_path, *more):
     """Have embed.py refuse a model; return the message."""
     output = tmp_path / "vectors.npz"
-    message = refused(capsys, embed.main, "--checkpoint", folder, "--input", LM / "dev.txt", "--output", output, *more)
+    message = refused(
+        capsys, elmo_embed.main, "--checkpoint", folder, "--input", LM / "dev.txt", "--output", output, *more
+    )
     assert not output.exists()
     return message
 

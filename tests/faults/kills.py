@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 
+from elmo_chinese.metrics import read_metrics
+
 import pytest
 from conftest import ROOT
 from test_train import SMALL, assert_same_run, figures, last, start
-
-from metrics import read_metrics
 
 TRIES = 20
 # 480 steps, a line of figures for each, a checkpoint for every other one, 48 evaluations.

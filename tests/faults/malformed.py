@@ -12,19 +12,20 @@ import re
 import shutil
 from pathlib import Path
 
+from elmo_chinese import checkpoint
+from elmo_chinese.files import write_sums
+from elmo_chinese.pretrained import read_pretrained
+
 import numpy as np
 import paddle
 import pytest
 from conftest import LM, ROOT
 from test_train import SMALL, last
 
-import checkpoint
-import embed
+import elmo_embed
 import lac.train
 import train
 from lac import corpus, evaluate, predict
-from pretrained import read_pretrained
-from sums import write_sums
 
 SEED, EACH = 20, 40
 RUN = [*SMALL, "--batch_size", "8", "--n_negative_samples_batch", "5"]
@@ -250,7 +251,7 @@ def test_fluid_folders(tmp_path, capfd, record_property):
             path.write_bytes(before[:place] + bytes([before[place] ^ 1 << draw.randrange(8)]) + before[place + 1 :])
         output = tmp_path / f"vectors{number}.npz"
         mine = ["--checkpoint", folder, "--vocab_path", LM / "vocab.txt", "--input", LM / "dev.txt", "--output", output]
-        success, _, errors = run(capfd, embed.main, mine)
+        success, _, errors = run(capfd, elmo_embed.main, mine)
         assert success == output.exists()
         if not success:
             assert number and (path.name in errors or str(folder) in errors), errors

@@ -10,17 +10,19 @@ import sys
 import time
 from pathlib import Path
 
+from elmo_chinese import checkpoint
+from elmo_chinese.files import SUMS_FILE, write_sums
+from elmo_chinese.vocabulary import Vocabulary
+
 import numpy as np
 import pytest
 from conftest import LM, ROOT
 from test_train import SMALL, assert_same_run, figures, last
 
-import checkpoint
-import embed
+import elmo_embed
 import reader
 import train
-from reader import BidirectionalReader, Vocabulary
-from sums import SUMS_FILE, write_sums
+from reader import BidirectionalReader
 
 RUN = [*SMALL, "--batch_size", "8", "--max_epoch", "1", "--log_interval", "1", "--load_dir", "auto"]
 DAMAGES = ("flipped", "truncated", "emptied", "missing")
@@ -131,7 +133,7 @@ def test_full_disk_under_the_vectors(whole, small_disk, capsys, record_property)
         disk = small_disk(size)
         model = ["--checkpoint", str(last(whole[1]).path), "--output", str(disk / "vectors.npz")]
         with pytest.raises(SystemExit) as stopped:
-            embed.main([*model, "--input", str(text), "--layers", "all"])
+            elmo_embed.main([*model, "--input", str(text), "--layers", "all"])
         errors = capsys.readouterr().err
         assert clear_stop(stopped.value.code, errors) and "vectors.npz" in errors
         assert not any(disk.iterdir())
@@ -173,7 +175,7 @@ def test_a_damaged_model_gives_no_vectors(whole, tmp_path, capsys, record_proper
             spoil(folder / name, damage, draw)
             output = tmp_path / "vectors.npz"
             with pytest.raises(SystemExit) as stopped:
-                embed.main(["--checkpoint", str(folder), "--input", str(LM / "dev.txt"), "--output", str(output)])
+                elmo_embed.main(["--checkpoint", str(folder), "--input", str(LM / "dev.txt"), "--output", str(output)])
             errors = capsys.readouterr().err
             assert clear_stop(stopped.value.code, errors) and name in errors or damage == "missing", errors
             assert not output.exists()

@@ -1,0 +1,137 @@
+"""Gradients of one step: their norm, clipping, and averaging over processes.
+
+The tables of words (`BiLSTM.embedding`, `BiLM.softmax_weight`) may have row-sparse gradients, which hold only the
+rows that a step used: Paddle's own optimizers update those rows alone. `paddle.DataParallel` averages the dense ones.
+"""
+
+import math
+
+from elmo_chinese import kernels
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+import paddle.nn.functional as F
+from paddle.nn.clip import get_tensor_from_selected_rows, merge_selected_rows
+
+# Optimizers that leave rows without a gradient alone, so that row-sparse gradients change nothing but the time.
+SPARSE = ("adagrad", "sgd")
+
+
+class Adagrad(paddle.optimizer.Adagrad):
+    """Paddle's Adagrad, with one pass over a gradient in C++ (`kernels.cc`) that clips it, too.
+
+    Attributes:
+        scale: what the next step multiplies gradients with, where `in_cpp()`.
+    """
+
+    scale = 1.0
+
+    @staticmethod
+    def in_cpp():
+        """Say whether gradients are scaled by the step itself."""
+        return kernels.library() is not None
+
+    def _append_optimize_op(self, block, param_and_grad):
+        if not self.in_cpp():
+            return super()._append_optimize_op(block, param_and_grad)
+        parameter, gradient = param_and_grad
+        rate = self.get_lr() * parameter.optimize_attr["learning_rate"]
+        moment = self._get_accumulator(self._moment_acc_str, parameter)
+        numbers = [rate, self._epsilon, self.scale]
+        if gradient.is_selected_rows():
+            rows, values = merged_rows(gradient)
+            return kernels.call("adagrad_rows", values.shape, numbers, [rows], [parameter], [values], [moment])
+        return kernels.call("adagrad", [parameter.size], numbers, [parameter], [gradient], [moment])
+
+
+def row_gradient(gradient):
+    """Return a row-sparse gradient as `(rows [n], values [n, size])`; a row may come more than once."""
+    return paddle.to_tensor(gradient.rows()), get_tensor_from_selected_rows(gradient)
+
+
+def merged_rows(gradient):
+    """Return a row-sparse gradient as `(rows [n], values [n, size])`, each row once."""
+    return row_gradient(merge_selected_rows(gradient))
+
+
+def set_row_gradient(table, rows, values):
+    """Give a table that row-sparse gradient: as the backward pass of a lookup, the only way Paddle makes one."""
+    table.clear_gradient(False)
+    with paddle.enable_grad():
+        F.embedding(rows, table, sparse=True).backward(values)
+
+
+@paddle.no_grad()
+def gradient_norm(parameters):
+    """Return the norm of all gradients together."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [merged_rows(g)[1] if g.is_selected_rows() else g for g in gradients]
+    if not kernels.library():  # added up in float64 and on the device; paddle.dot is 1 % off on a million numbers
+        return math.sqrt(float(paddle.add_n([paddle.square(g).sum(dtype="float64") for g in gradients])))
+    squares = np.empty(len(gradients), np.float32)
+    for number, gradient in enumerate(gradients):
+        kernels.call("squares", [gradient.size], [], [gradient.contiguous()], [squares[number:]])
+    return math.sqrt(squares.sum(dtype=np.float64))
+
+
+@paddle.no_grad()
+def clip_gradients(parameters, max_norm, optimizer=None):
+    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before.
+
+    Args:
+        optimizer: an `Adagrad` that can is left to scale gradients when it uses them.
+    """
+    norm = gradient_norm(parameters)
+    scale = max_norm / norm if norm > max_norm else 1.0
+    if isinstance(optimizer, Adagrad) and optimizer.in_cpp():
+        optimizer.scale = scale
+    elif scale < 1:
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_selected_rows():
+                rows, values = row_gradient(parameter.grad)
+                set_row_gradient(parameter, rows, values * scale)
+            else:
+                parameter.grad.scale_(scale)
+    return norm
+
+
+@paddle.no_grad()
+def share_row_gradients(parameters):
+    """Average row-sparse gradients over all processes (`paddle.DataParallel` averages the dense ones)."""
+    for table in parameters:
+        if table.grad is not None and table.grad.is_selected_rows():
+            rows, values = merged_rows(table.grad)
+            most = paddle.to_tensor(len(rows))
+            dist.all_reduce(most, op=dist.ReduceOp.MAX)
+            lacking = int(most) - len(rows)  # all processes must send as many: the rest are zeros for row 0
+            rows, values = F.pad(rows, [0, lacking]), F.pad(values, [0, lacking, 0, 0])
+            received = ([], [])
+            for into, part in zip(received, (rows, values)):
+                dist.all_gather(into, part)
+            rows, values = map(paddle.concat, received)
+            set_row_gradient(table, rows, values / dist.get_world_size())
+
+
+def all_reduce_sum(values):
+    """Return the sum over all processes of a short list of numbers."""
+    if dist.get_world_size() == 1:
+        return list(values)
+    total = paddle.to_tensor(values, dtype="float64")
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def data_parallel(lm):
+    """Return the model for one of several processes; row-sparse gradients are left to `share_row_gradients`."""
+    tables = []
+    if lm.lstm.sparse:
+        tables = [lm.lstm.embedding] + ([lm.softmax_weight] if lm.n_negative_samples else [])
+    for table in tables:  # what is not trainable at this moment, DataParallel leaves alone
+        table.stop_gradient = True
+    model = paddle.DataParallel(lm)
+    for table in tables:
+        table.stop_gradient = False
+    return model

@@ -1,0 +1,108 @@
+"""What every training program does around its loop: device, checkpoint to go on from, a request to stop."""
+
+import argparse
+import platform
+import signal
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from elmo_chinese import checkpoint
+from elmo_chinese.checkpoint import Checkpoint
+from elmo_chinese.metrics import say
+from elmo_chinese.options import OptionError, checked_flags, take_saved
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+class StopRequest:
+    """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second Ctrl-C ends at once.
+
+    The launcher sends SIGTERM three times over, so that one is taken as a single request.
+    """
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number, frame):
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def choose_device(use_gpu: Optional[bool]) -> str:
+    """Set the device and join the other processes of `paddle.distributed.launch`; return its name.
+
+    Args:
+        use_gpu: None: a GPU if Paddle sees one.
+
+    Raises:
+        OptionError: a GPU is asked for, but there is none.
+    """
+    there = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if use_gpu and not there:
+        raise OptionError("--use_gpu true, but Paddle sees no GPU; run with --use_gpu false")
+    device = "gpu" if there and use_gpu is not False else "cpu"
+    paddle.set_device(device)
+    if dist.ParallelEnv().world_size > 1:
+        dist.init_parallel_env()
+    return device
+
+
+def versions() -> Dict[str, str]:
+    """Return the versions that matter to a run."""
+    return {"python": platform.python_version(), "paddle": paddle.__version__, "numpy": np.__version__}
+
+
+def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint]:
+    """Return the checkpoint to go on from, None for a new run.
+
+    Args:
+        load_dir: a checkpoint's folder; "auto": the newest sound one in `root`, if any; "": none.
+        root: the folder of the run. flag: that which names it, for messages.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        OptionError: a new run, but there are checkpoints in `root` already.
+    """
+    if load_dir == "auto":
+        found, damages = checkpoint.load_newest(root)
+        for damage in damages:
+            say(f"warning: {damage}; trying the one before")
+        if found is None:
+            say(f"no checkpoint in {root} yet: starting afresh")
+        return found
+    if load_dir:
+        return checkpoint.load(load_dir)
+    if any(checkpoint.candidates(root)):
+        raise OptionError(
+            f"{root} already holds checkpoints; go on from them with --load_dir auto, "
+            f"or choose another {flag} for a new run"
+        )
+    return None
+
+
+def take_flags(
+    found: Checkpoint,
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    given: List[str],
+    sizes: Sequence[str],
+    own: Sequence[str],
+) -> None:
+    """Fill what was not given on the command line from a checkpoint, and say what the command line changed.
+
+    Args:
+        parser: of the program, to look at the checkpoint's flags as if they had been typed.
+        options, given, sizes, own: see `elmo_chinese.options.take_saved`.
+    """
+    changed = take_saved(options, given, checked_flags(parser, found.info["flags"], found.path), sizes, own)
+    if changed:
+        say(changed)

@@ -1,0 +1,502 @@
+"""Turn every line of a text into ELMo vectors.
+
+    python embed.py --checkpoint checkpoints/step_00000100 --input data/dev/part_00000.txt \\
+        --output vectors.npz
+    echo '我爱北京' | python embed.py --checkpoint checkpoints/step_00000100 --input - --segment \\
+        --output vectors.npz --layers top --pool mean --dtype float16
+    python embed.py --checkpoint fluid_folder --vocab_path vocabulary.txt --input text.txt --output vectors.npz
+
+A checkpoint is a folder of train.py, a folder of Fluid variables, or a .tar.gz of one or its address. The
+text has one sentence a line, words apart by white space (with --segment: any text, cut by jieba).
+
+The output holds one array for each line, its name is the line's number, counted from 0:
+`numpy.load("vectors.npz")["0"]`. Its shape is [layers, words, size] for --layers all, else [words, size];
+--pool takes the words away. size is twice the embedding size: forward, then backward. A line without words
+has an array of 0 words, pooled: zeros. The file appears under its name when it is complete.
+
+In Python:
+
+    encoder, vocabulary = load_encoder("checkpoints/step_00000100")
+    for vectors in embed([["我", "爱", "北京"], ["你好"]], encoder, vocabulary, layers="mix"):
+        print(vectors.shape)
+
+Top to bottom: sentences to vectors, files, the command.
+"""
+
+import io
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from argparse import RawDescriptionHelpFormatter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from elmo_chinese import runtime
+from elmo_chinese.archive import local_folder
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.corpus.sentences import segment
+from elmo_chinese.metrics import Progress, duration, say
+from elmo_chinese.options import OptionError, Parser, boolean, fail, positive_int
+from elmo_chinese.pretrained import PretrainedError, pretrained_sizes
+from elmo_chinese.session import choose_device
+from elmo_chinese.text import InputError, read_lines, read_stdin
+from elmo_chinese.vocabulary import Vocabulary
+
+import numpy as np
+import paddle
+
+from bilm import ElmoEncoder, load_encoder
+
+LAYERS = ("all", "top", "mix")
+POOLS = ("none", "mean", "max")
+DTYPES = ("float32", "float16")
+BATCH_TOKENS = 4096
+# Sentences are sorted by length inside a window of so many batches, or fewer if its vectors would take more
+# than so many bytes: it is what is kept in memory.
+WINDOW_BATCHES = 16
+WINDOW_BYTES = 2**28
+
+
+# --- sentences to vectors ---
+
+
+def embed(
+    sentences: Iterable[Sequence[str]],
+    encoder: ElmoEncoder,
+    vocabulary: Vocabulary,
+    layers: str = "mix",
+    pool: str = "none",
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+) -> Iterator[np.ndarray]:
+    """Yield the vectors of sentences, in their order, whatever the batches they are computed in.
+
+    Args:
+        sentences: lists of words; may be a generator without end, only a window of them is held at a time.
+        encoder, vocabulary: as `bilm.load_encoder` returns them.
+        layers: "all" of them, words first; the "top" LSTM layer; or the trained "mix" (untrained: the average).
+        pool: "none", or the "mean" or "max" over the words of a sentence.
+        dtype: "float32" or "float16".
+        batch_tokens: so many words, padding included, are computed at once; lower it when memory is short. A
+            longer sentence is computed alone.
+
+    Returns:
+        for each sentence an array as `shape` says; a sentence without words has 0 words, or zeros if pooled.
+
+    Raises:
+        ValueError: an option or a sentence that cannot be (a string is none: it would be read as a list of
+            characters), or a vocabulary that is not the encoder's.
+    """
+    if isinstance(sentences, str):
+        raise ValueError("sentences must be lists of words, got one string; split it into words and put it in a list")
+    if vocabulary.size != encoder.config["vocab_size"]:
+        raise ValueError(f"the vocabulary has {vocabulary.size} words, the encoder {encoder.config['vocab_size']}")
+    return embed_ids(_encoded(sentences, vocabulary), encoder, layers, pool, dtype, batch_tokens)
+
+
+def embed_ids(
+    sentences: Iterable[np.ndarray],
+    encoder: ElmoEncoder,
+    layers: str = "mix",
+    pool: str = "none",
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+    on_batch: Callable[[int], None] = lambda words: None,
+) -> Iterator[np.ndarray]:
+    """Yield the vectors of sentences given as word ids, an int array `[words]` each; see `embed`.
+
+    `on_batch` is called after each batch with the number of words in it.
+    """
+    for name, value, known in [("layers", layers, LAYERS), ("pool", pool, POOLS), ("dtype", dtype, DTYPES)]:
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens must be positive, got {batch_tokens}")
+    if layers == "mix" and len(encoder.mixes) > 1:
+        raise ValueError(f"layers='mix' wants an encoder with one mix, got {len(encoder.mixes)}")
+    return _embed_ids(sentences, encoder, layers, pool, dtype, batch_tokens, on_batch)
+
+
+def _embed_ids(sentences, encoder, layers, pool, dtype, batch_tokens, on_batch):
+    word_bytes = np.dtype(dtype).itemsize * int(np.prod(shape(encoder, 1, layers, pool)))
+    limit = min(WINDOW_BATCHES * batch_tokens, WINDOW_BYTES // word_bytes)
+    for window in _windows(sentences, limit):
+        vectors: List[Optional[np.ndarray]] = [np.zeros(shape(encoder, 0, layers, pool), dtype) for _ in window]
+        for rows in batches([len(ids) for ids in window], batch_tokens, 2 if encoder.boundaries else 0):
+            computed = _batch_vectors(encoder, [window[row] for row in rows], layers)
+            for row, array in zip(rows, computed):
+                vectors[row] = _pooled(array, pool).astype(dtype)
+            on_batch(sum(len(window[row]) for row in rows))
+        vectors.reverse()
+        while vectors:  # each is let go of as soon as it is taken, before the next window is computed
+            yield vectors.pop()
+
+
+def shape(encoder: ElmoEncoder, words: int, layers: str, pool: str) -> Tuple[int, ...]:
+    """Return the shape of the vectors of a sentence of so many words."""
+    count = (len(encoder.lstm.forward_layers) + 1,) if layers == "all" else ()
+    return (*count, *((words,) if pool == "none" else ()), encoder.embedding_dim)
+
+
+def _encoded(sentences, vocabulary):
+    for number, words in enumerate(sentences):
+        wrong = [words] if isinstance(words, str) else [word for word in words if not isinstance(word, str)]
+        if wrong:
+            raise ValueError(f"sentence {number} must be a list of words (strings), got {wrong[0]!r}")
+        yield np.array(vocabulary.encode(words), dtype=np.int64)
+
+
+def _windows(sentences, limit):
+    """Yield lists of sentences, each as many as have `limit` words; an empty one counts as a word."""
+    window, words = [], 0
+    for ids in sentences:
+        window.append(ids)
+        words += max(1, len(ids))
+        if words >= limit:
+            yield window
+            window, words = [], 0
+    if window:
+        yield window
+
+
+def batches(lengths: Sequence[int], batch_tokens: int, extra: int = 0) -> Iterator[List[int]]:
+    """Yield the places of the sentences that are computed together.
+
+    Args:
+        lengths: words of each sentence; those without any are left out.
+        batch_tokens: a batch has at most so many words, padding included, or a single sentence.
+        extra: words that are added to each.
+    """
+    with_words = [place for place, length in enumerate(lengths) if length]
+    batch: List[int] = []
+    # The longest come first: if memory is too short, that shows at once.
+    for place in sorted(with_words, key=lambda place: -lengths[place]):
+        if batch and (len(batch) + 1) * (lengths[batch[0]] + extra) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+@paddle.no_grad()
+def _batch_vectors(encoder, sentences, layers):
+    """Return for each sentence float32 `[layers, words, size]`, or `[words, size]` of one layer or the mix."""
+    training = encoder.training
+    encoder.eval()
+    try:
+        longest = max(map(len, sentences))
+        lengths = np.array([len(ids) for ids in sentences])
+        padded = np.zeros([len(sentences), longest], dtype=np.int64)
+        padded[np.arange(longest) < lengths[:, None]] = np.concatenate(sentences)
+        chosen = _choose(encoder, encoder.layers(paddle.to_tensor(padded), paddle.to_tensor(lengths)), layers)
+        return [chosen[..., row, :length, :] for row, length in enumerate(lengths)]
+    finally:
+        if training:
+            encoder.train()
+
+
+def _choose(encoder, stacked, layers):
+    """Return of what `ElmoEncoder.layers` returned what is wanted, as an array."""
+    if layers == "all":
+        return stacked.numpy()
+    return (stacked[-1] if layers == "top" else encoder.mix(stacked)).numpy()
+
+
+def _pooled(vectors, pool):
+    if pool == "none":
+        return vectors
+    return vectors.mean(axis=-2) if pool == "mean" else vectors.max(axis=-2)
+
+
+# --- files ---
+
+
+class Text:
+    """The sentences of a file as word ids, in a temporary file of 4 bytes a word.
+
+    So words are counted before the first is computed, text is cut into words once, a pipe is read once, and a
+    text may be larger than memory.
+
+    Args:
+        path: UTF-8 text, one sentence a line; "-" for standard input.
+        vocabulary: the vocabulary.
+        split: cuts a line into words.
+
+    Attributes:
+        lines, words: how many. empty: lines without words. unknown: words that are not in the vocabulary.
+
+    Iterating gives int32 `[words]` for each line.
+
+    Raises:
+        InputError: what `read_lines` raises, no line at all, no room for the temporary file.
+    """
+
+    def __init__(self, path: str, vocabulary: Vocabulary, split: Callable[[str], List[str]]):
+        self.lines = self.words = self.empty = self.unknown = 0
+        self._file = tempfile.TemporaryFile()
+        for block in read_stdin(2**18) if path == "-" else read_lines(path, 2**18):
+            for line in block:
+                self._add(vocabulary.encode(split(line)), vocabulary.unknown)
+        if not self.lines:
+            raise InputError(f"{'standard input' if path == '-' else path} is empty; one sentence a line is expected")
+
+    def _add(self, ids, unknown):
+        self.lines += 1
+        self.words += len(ids)
+        self.empty += not ids
+        self.unknown += ids.count(unknown)
+        try:
+            self._file.write(np.array([len(ids), *ids], dtype="<i4").tobytes())
+        except OSError as error:
+            raise InputError(f"cannot write to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to another folder")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self._file.seek(0)
+        for _ in range(self.lines):
+            count = int(np.frombuffer(self._file.read(4), dtype="<i4")[0])
+            yield np.frombuffer(self._file.read(4 * count), dtype="<i4")
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._file.close()
+
+
+class NpzFile:
+    """Writes an `.npz`, array by array, in memory that does not grow.
+
+    `zipfile` would do, were it not for the directory at the end of the file: it keeps half a kilobyte for each
+    array in memory until then. Here that waits in a temporary file. All entries are stored in the ZIP64
+    form, as `np.savez` does: the sizes of the old form are all ones, the true ones follow the name.
+    """
+
+    ONES = 2**32 - 1
+
+    def __init__(self, path: Path):
+        self._file, self._directory, self._count = open(path, "wb"), tempfile.TemporaryFile(), 0
+
+    def write(self, key: str, array: np.ndarray) -> None:
+        """Append one array."""
+        array, header = np.ascontiguousarray(array), io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        content = array.reshape(-1).view(np.uint8)
+        checksum, size = zlib.crc32(content, zlib.crc32(header.getvalue())), header.tell() + content.size
+        place, name = self._file.tell(), f"{key}.npy".encode("ascii")
+        # Version needed, flags, method (stored), time, date (the first there is), checksum, sizes, name's length.
+        entry = struct.pack("<5H3IH", 45, 0, 0, 0, 33, checksum, self.ONES, self.ONES, len(name))
+        true_sizes = struct.pack("<2H2Q", 1, 16, size, size)
+        self._file.write(b"PK\3\4" + entry + struct.pack("<H", len(true_sizes)) + name + true_sizes)
+        self._file.write(header.getvalue())
+        self._file.write(content)
+        true_sizes = struct.pack("<2H3Q", 1, 24, size, size, place)
+        rest = struct.pack("<4H2I", len(true_sizes), 0, 0, 0, 0, self.ONES)
+        self._directory.write(b"PK\1\2" + struct.pack("<H", 45) + entry + rest + name + true_sizes)
+        self._count += 1
+
+    def close(self) -> None:
+        """Append the directory and close the file."""
+        start = self._file.tell()
+        self._directory.seek(0)
+        shutil.copyfileobj(self._directory, self._file)
+        end = self._file.tell()
+        counts = (self._count, self._count, end - start, start)
+        self._file.write(b"PK\6\6" + struct.pack("<Q2H2I4Q", 44, 45, 45, 0, 0, *counts))
+        self._file.write(b"PK\6\7" + struct.pack("<IQI", 0, end, 1))
+        self._file.write(b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 2**16 - 1, 2**16 - 1, self.ONES, self.ONES, 0))
+        self._file.close()
+        self._directory.close()
+
+
+class H5File:
+    """Writes an `.h5` file, array by array, each a data set."""
+
+    def __init__(self, path: Path):
+        import h5py  # not needed for .npz
+
+        self._file = h5py.File(path, "w")
+
+    def write(self, key: str, array: np.ndarray) -> None:
+        """Append one array."""
+        self._file.create_dataset(key, data=array)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+FILES = {".npz": NpzFile, ".h5": H5File}
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn a failure to write into an error that says which file."""
+    try:
+        yield
+    except ImportError:
+        raise OptionError(f"--output {path}: h5py is not installed; pip install h5py, or take a name that ends in .npz")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Give a function (name, array) that writes to a file beside `path`, which takes its place when all went well.
+
+    Raises:
+        OptionError: neither `.npz` nor `.h5`, or no h5py. InputError: it cannot be written.
+    """
+    if path.suffix not in FILES:
+        raise OptionError(f"--output {path}: the name must end in {' or '.join(FILES)}")
+    if path.is_dir():
+        raise OptionError(f"--output {path}: is a folder; give the name of a file")
+    beside = path.with_name(path.name + ".tmp")
+    with _write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = FILES[path.suffix](beside)
+
+    def write(key, array):
+        with _write_errors(path):
+            file.write(key, array)
+
+    try:
+        yield write
+        with _write_errors(path):
+            file.close()
+            with open(beside, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(beside, path)
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+# --- the command ---
+
+
+def load(options) -> Tuple[ElmoEncoder, Vocabulary]:
+    """Return encoder and vocabulary; what does not fit is found before the parameters are read."""
+    folder = local_folder(options.checkpoint)
+    sizes, vocabulary = pretrained_sizes(folder)
+    if options.vocab_path:
+        own, vocabulary = vocabulary, Vocabulary(options.vocab_path)
+        if vocabulary.size != sizes["vocab_size"]:
+            raise OptionError(
+                f"{options.vocab_path} has {vocabulary.size} words, but {options.checkpoint} was trained with "
+                f"{sizes['vocab_size']}; give the vocabulary it was trained with"
+            )
+        if own and own.sha256 != vocabulary.sha256:
+            raise OptionError(
+                f"{options.vocab_path} is not the vocabulary of {options.checkpoint}; leave out --vocab_path"
+            )
+    if vocabulary is None:
+        raise OptionError(
+            f"{options.checkpoint} has no vocabulary in it (Fluid folders have none); give its file with --vocab_path"
+        )
+    more = {} if options.boundaries is None else {"boundaries": options.boundaries}
+    encoder, _ = load_encoder(folder, start=vocabulary.start, end=vocabulary.end, **more)
+    return encoder, vocabulary
+
+
+def splitter(segmented: bool) -> Callable[[str], List[str]]:
+    """Return what cuts a line into words: at white space, or by jieba, white space dropped."""
+    if not segmented:
+        return str.split
+    try:
+        import jieba  # noqa: F401  better now than at the first line
+    except ImportError:
+        raise OptionError("--segment: jieba is not installed; pip install jieba, or bring text cut into words")
+    return lambda line: segment(line).split()
+
+
+def expected_bytes(text: Text, encoder: ElmoEncoder, layers: str, pool: str, dtype: str) -> int:
+    """Return the size of the `.npz` to within a few bytes a line."""
+    numbers = int(np.prod(shape(encoder, 1, layers, pool))) * (text.words if pool == "none" else text.lines)
+    return numbers * np.dtype(dtype).itemsize + text.lines * 270
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes for people."""
+    scale, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "KB")
+    return f"{count / scale:,.1f} {unit}"
+
+
+def report_start(options, encoder, text, device) -> None:
+    """Print what is about to be computed; raise `OptionError` if there is no room for it."""
+    config, expected = encoder.config, expected_bytes(text, encoder, options.layers, options.pool, options.dtype)
+    one = ", ".join(str(size or "words") for size in shape(encoder, 0, options.layers, options.pool))
+    say(f"device      {device} ({runtime.SETTINGS})")
+    say(
+        f"network     {config['num_layers']} layers, embed {config['embed_size']}, hidden {config['hidden_size']}, "
+        f"vocabulary {config['vocab_size']}, {'with' if encoder.boundaries else 'without'} <S> and </S>"
+    )
+    say(
+        f"text        {text.lines:,} lines ({text.empty:,} empty), {text.words:,} words, "
+        f"{text.unknown:,} of them <UNK> ({100 * text.unknown / max(1, text.words):.2f} %)"
+    )
+    say(f"output      about {size_text(expected)}: [{one}] of {options.dtype} a line")
+    free = shutil.disk_usage(Path(options.output).parent).free
+    if expected > free:
+        raise OptionError(
+            f"--output {options.output}: about {size_text(expected)} are needed, {size_text(free)} are free there; "
+            "make room, or take --dtype float16, --layers top or mix, --pool mean or max"
+        )
+
+
+def run(options) -> None:
+    """The command: output, model, text, vectors."""
+    output, split = Path(options.output), splitter(options.segment)
+    with writing(output) as write:
+        device = choose_device(options.use_gpu)
+        encoder, vocabulary = load(options)
+        text = Text(options.input, vocabulary, split)
+        report_start(options, encoder, text, device)
+        start, progress = time.perf_counter(), Progress(text.words, "words")
+        how = (options.layers, options.pool, options.dtype, options.batch_tokens, progress.add)
+        for number, vectors in enumerate(embed_ids(text, encoder, *how)):
+            write(str(number), vectors)
+    text.close()
+    seconds = time.perf_counter() - start
+    say(
+        f"done        {output} ({size_text(output.stat().st_size)}) in {duration(seconds)}: "
+        f"{text.lines / seconds:,.1f} sentences/s, {text.words / seconds:,.1f} tokens/s"
+    )
+
+
+def make_parser() -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
+    switch = dict(type=boolean, nargs="?", const=True, metavar="true|false")
+    flag = parser.add_argument
+    flag("--checkpoint", required=True, help="folder of a pretrained model, a .tar.gz of one, or its address")
+    flag("--vocab_path", help="the model's vocabulary; needed for Fluid folders, our checkpoints have their own")
+    flag("--input", required=True, help="UTF-8 text, one sentence a line; - reads standard input")
+    flag("--output", required=True, help="a name that ends in .npz, or in .h5 if h5py is installed")
+    flag("--segment", default=False, help="cut each line into words with jieba; white space is dropped", **switch)
+    flag("--layers", choices=LAYERS, default="mix", help="the trained mix, the top layer, or all (default: mix)")
+    flag("--pool", choices=POOLS, default="none", help="one vector a sentence: mean or max over its words")
+    flag("--dtype", choices=DTYPES, default="float32", help="float16 halves the file")
+    flag("--boundaries", help="run the LSTMs over <S> … </S>, as in pretraining; default: the encoder's", **switch)
+    how_many = f"words computed at once, padding included; lower it when memory is short (default: {BATCH_TOKENS})"
+    flag("--batch_tokens", type=positive_int, default=BATCH_TOKENS, help=how_many)
+    flag("--use_gpu", help="default: use a GPU if there is one", **switch)
+    return parser
+
+
+def main(arguments=None) -> None:
+    """Run from the command line; user errors end with a message and exit code 1."""
+    options = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        run(options)
+    except (InputError, OptionError, CheckpointError, PretrainedError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail(OptionError(f"interrupted; {options.output} was not written"))
+
+
+if __name__ == "__main__":
+    main()

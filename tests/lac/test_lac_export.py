@@ -1,0 +1,98 @@
+"""lac.export: the static program tags as the network it comes from."""
+
+import re
+import shutil
+
+from elmo_chinese import kernels
+from elmo_chinese.vocabulary import Vocabulary
+
+import numpy as np
+import paddle
+import pytest
+from conftest import LM, ROOT
+
+from bilm import ElmoEncoder
+from lac import export, predict
+from lac import model as tagging
+from lac.model import Model
+from lac.network import Tagger
+from lac.reader import read_table, read_tags
+
+TAGS = ROOT / "tests" / "golden" / "lac_small" / "tag.dic"
+
+
+def random_model(**elmo):
+    """Return a tagger with large random weights, so that its tags vary; `elmo`: options of an encoder, if any."""
+    paddle.seed(3)
+    vocabulary, tags = Vocabulary(LM / "vocab.txt"), read_tags(TAGS)
+    encoder = ElmoEncoder(vocabulary.size, embed_size=4, hidden_size=6, proj_clip=0.5, **elmo) if elmo else None
+    tagger = Tagger(vocabulary.size, len(tags), 5, 4, 1 if elmo else 2, encoder=encoder)
+    for name, parameter in tagger.named_parameters():
+        if "mixes" not in name:
+            parameter.set_value(paddle.randn(parameter.shape))
+    tagger.eval()
+    table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
+    return Model(tagging.decoder(tagger), vocabulary, tags, table, vocabulary if elmo else None, tagger)
+
+
+ENCODERS = {
+    "no ELMo": {},
+    "three layers": dict(num_layers=3),
+    "boundaries": dict(boundaries=True, start=0, end=1),
+    "legacy": dict(legacy=True),
+}
+
+
+@pytest.mark.parametrize("name, cpp", [*((name, False) for name in ENCODERS), ("no ELMo", True)])
+def test_the_program_and_the_exported_network_give_the_same_tags(tmp_path, name, cpp, monkeypatch):
+    model = random_model(**ENCODERS[name])
+    export.save(model, tmp_path / "out")
+    if not cpp:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("no C++ here")
+    exported = tagging.load(tmp_path / "out")
+    assert (exported.exported is not None) == cpp
+    random = np.random.default_rng(1)
+    sentences = [[model.vocabulary.words[n] for n in random.integers(3, 60, size)] for size in (7, 1, 4, 12, 33)]
+    expected = tagging.predict(model, sentences)
+    assert tagging.predict(exported, sentences) == expected
+    assert [tagging.predict(exported, [sentence])[0] for sentence in sentences] == expected
+    assert len({tag for tags in expected for tag in tags}) > 2
+    assert (exported.tags, exported.table) == (model.tags, model.table)
+
+
+def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
+    model, lines = random_model(), ["上海的 房价", "", "１，2"]
+    export.save(model, tmp_path / "out")
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    predict.main(["--model", str(tmp_path / "out"), str(tmp_path / "text.txt")])
+    printed = capsysbinary.readouterr().out.decode("utf-8")
+    tagged = (zip(*words) for words in tagging.tag_lines(model, lines))
+    expected = [" ".join(f"{word}/{tag}" for word, tag in words if not word.isspace()) for words in tagged]
+    assert printed == "".join(line + "\n" for line in expected)
+
+
+def test_what_cannot_be_exported_or_loaded_is_named(tmp_path, capsys):
+    folder = tmp_path / "out"
+    export.save(random_model(), folder)
+
+    def message(program, *arguments):
+        with pytest.raises(SystemExit) as stopped:
+            program.main([*map(str, arguments)])
+        assert stopped.value.code == 1
+        return capsys.readouterr().err
+
+    assert "exported already" in message(export, "--model", folder, "--output", tmp_path / "more")
+    assert "nowhere: no such checkpoint folder" in message(export, "--model", "nowhere", "--output", folder)
+    with pytest.raises(ValueError, match="is there already; choose another --output"):
+        export.save(random_model(), folder)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "tag.dic").write_text("n\n", encoding="utf-8")
+    assert re.search("tag.dic: damaged", message(predict, "--model", copy))
+    (copy / "tag.dic").unlink()
+    assert re.search("tag.dic: missing", message(predict, "--model", copy))
+    other = next(name for name in tagging.PROGRAM_FILES if name != tagging.PROGRAM_FILE)
+    (copy / tagging.PROGRAM_FILE).rename(copy / other)
+    assert "was exported with another Paddle; for this one" in message(predict, "--model", copy)

@@ -1,0 +1,163 @@
+"""lac/reader.py: tagged lines, tag sets, the table of replacements, batches, and what is wrong with files."""
+
+from elmo_chinese.text import InputError
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, ROOT
+
+from lac.reader import (
+    Sentence,
+    batches_by_length,
+    build_vocabulary,
+    count_words,
+    normalised_ids,
+    pad,
+    plain_ids,
+    read_sentences,
+    read_table,
+    read_tags,
+    training_batches,
+    vocabulary_from,
+)
+from lac.scores import Span
+
+TAGS = ["n", "n-B", "n-I", "v"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="lines.txt"):
+        path = tmp_path / name
+        path.write_bytes(text.encode("utf-8"))
+        return path
+
+    return write
+
+
+def test_lines_become_words_tags_and_spans(write):
+    path = write("大 桥 塌\tn-B n-I v\n\n桥\tn\r\n")
+    sentences, problems = read_sentences(path, TAGS)
+    assert sentences == [
+        Sentence(["大", "桥", "塌"], ["n-B", "n-I", "v"], [Span(0, 2, "n"), Span(2, 3, "v")]),
+        Sentence(["桥"], ["n"], [Span(0, 1, "n")]),
+    ]
+    assert problems == []
+
+
+def test_a_third_field_is_the_gold_segmentation(write):
+    path = write("大桥 塌 了/\tx y z\t大/a 桥塌/v 了//u\n")
+    (sentence,), _ = read_sentences(path, TAGS)
+    assert sentence.gold == [Span(0, 1, "a"), Span(1, 3, "v"), Span(3, 5, "u")]
+
+
+BAD_LINES = {
+    "no tab": ("大 桥 n n", "line 2: expected `words<TAB>tags`, found no tab: '大 桥 n n'"),
+    "four fields": ("a\tn\ta/n\tb", "line 2: expected .*, found 4 fields"),
+    "more tags": ("大 桥\tn n v", "line 2: 2 words, but 3 tags: '大 桥"),
+    "no words": ("\tn", "line 2: 0 words, but 1 tags"),
+    "nothing": (" \t ", None),
+    "unknown tag": ("大 桥\tn nz", "line 2: unknown tag 'nz' of word '桥'; the tag set has n, n-B"),
+    "gold of another text": ("大 桥\tn n\t大/n 路/n", "line 2: the third field is not the text of the first"),
+    "gold without a tag": ("大 桥\tn n\t大/n 桥", "line 2: third field: expected word/tag, found '桥'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_is_an_error_or_skipped_and_counted(write, name):
+    line, message = BAD_LINES[name]
+    path = write(f"桥\tn\n{line}\n路\tn\n")
+    if message is None:  # blank
+        assert len(read_sentences(path, TAGS)[0]) == 2
+        return
+    with pytest.raises(InputError, match="lines.txt: " + message):
+        read_sentences(path, TAGS)
+    sentences, problems = read_sentences(path, TAGS, on_bad_line="skip")
+    assert [sentence.words for sentence in sentences] == [["桥"], ["路"]]
+    assert len(problems) == 1 and "line 2" in problems[0]
+
+
+def test_a_file_without_a_usable_line_is_an_error(write):
+    with pytest.raises(InputError, match="no usable line in it; the first: .*line 1: unknown tag 'q'"):
+        read_sentences(write("a\tq\n"), TAGS, on_bad_line="skip")
+    with pytest.raises(InputError, match="no usable line"):
+        read_sentences(write("\n\n"), TAGS)
+    with pytest.raises(InputError, match="is empty"):
+        read_sentences(write(""), TAGS)
+    with pytest.raises(InputError, match="no file matches"):
+        read_sentences("nowhere.txt", TAGS)
+
+
+def test_tags_are_the_lines_of_tag_dic(write):
+    assert read_tags(GOLDEN / "lac_small" / "tag.dic") == ["n", "n-B", "n-I", "v", "v-B", "v-I", "w"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "no tags in it"),
+        ("n\nv\nn\n", "'n' stands on line 1 and again on line 3"),
+        ("n\n\nv\n", "line 2: expected one tag and nothing else, found ''"),
+        ("0\tn\n", "line 1: expected one tag and nothing else"),
+    ],
+)
+def test_a_bad_tag_file_is_an_error(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_tags(write(text, "tag.dic"))
+
+
+def test_the_table_of_the_project_makes_full_width_half_width():
+    table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
+    assert "１９９８年，ＡＢｃ　（％）".translate(table) == "1998年,ABc (%)"
+    assert "中。、《".translate(table) == "中。、《"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("ａa\n", "line 1: expected a character, a tab"), ("ａ\ta\nａ\tb\n", "line 2: 'ａ' .U.FF41. is there already"),
+     ("ab\tc\n", "line 1: expected a character")],
+)  # fmt: skip
+def test_a_bad_table_is_an_error(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_table(write(text, "q2b.dic"))
+
+
+def test_words_are_counted_and_looked_up_in_their_half_width_form():
+    table = {ord("Ａ"): "A"}
+    counts = count_words([Sentence(["Ａ", "A", "b"], [], []), Sentence(["<UNK>", "b", "b"], [], [])], table)
+    vocabulary = build_vocabulary(counts)
+    assert vocabulary.words == ["<S>", "</S>", "<UNK>", "b", "A"]
+    assert normalised_ids(["Ａ", "A", "c"], vocabulary, table) == [4, 4, 2]
+
+
+def test_a_form_that_only_the_vocabulary_has_is_found_too():
+    both = vocabulary_from(["<S>", "</S>", "<UNK>", "A", "Ａ"])
+    wide = vocabulary_from(["<S>", "</S>", "<UNK>", "Ａ"])
+    narrow = vocabulary_from(["<S>", "</S>", "<UNK>", "A"])
+    table = {ord("Ａ"): "A"}
+    assert normalised_ids(["Ａ", "A"], both, table) == [3, 3] and plain_ids(["Ａ", "A"], both, table) == [4, 3]
+    assert normalised_ids(["Ａ"], wide, table) == plain_ids(["Ａ"], wide, table) == [3]
+    assert normalised_ids(["Ａ"], narrow, table) == plain_ids(["Ａ"], narrow, table) == [3]
+
+
+def test_padding_goes_by_length():
+    padded = pad([np.array([0, 5]), np.array([7])], width=3)
+    assert padded.tolist() == [[0, 5, 0], [7, 0, 0]]
+
+
+def test_an_epoch_has_every_sentence_once_in_an_order_of_seed_and_epoch():
+    lengths = np.random.default_rng(0).integers(1, 50, 205)
+    first = training_batches(lengths, 8, seed=3, epoch=1, pool=4)
+    assert sorted(np.concatenate(first)) == list(range(205)) and max(map(len, first)) == 8
+    again = training_batches(lengths, 8, seed=3, epoch=1, pool=4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    for other in (dict(seed=4, epoch=1), dict(seed=3, epoch=2)):
+        assert np.concatenate(training_batches(lengths, 8, pool=4, **other)).tolist() != np.concatenate(first).tolist()
+    padding = sum(len(batch) * lengths[batch].max() - lengths[batch].sum() for batch in first)
+    assert padding < 0.3 * lengths.sum()
+
+
+def test_batches_keep_to_a_budget_of_tokens():
+    lengths = np.array([3, 1, 30, 4, 2, 4])
+    assert [batch.tolist() for batch in batches_by_length(lengths, 8, 9)] == [[1, 4], [0, 3], [5], [2]]
+    assert [batch.tolist() for batch in batches_by_length(lengths, 99, 2)] == [[1, 4], [0, 3], [5, 2]]

@@ -1,0 +1,61 @@
+"""What may import what: the engine stands alone, and nobody imports a program."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+PROGRAMS = {"train", "preprocess", "embed"}
+# Each may import those before it, besides its own parts.
+LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "elmo_embed", *PROGRAMS}]
+SOURCES = sorted(
+    path
+    for path in ROOT.rglob("*.py")
+    if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks", "build", "runs")
+    and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
+
+
+def top_level_imports(path):
+    """Return the top-level names that a file imports, also within its functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide who imports whom"
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_source_has_its_place():
+    assert {path.relative_to(ROOT).parts[0].replace(".py", "") for path in SOURCES} == set.union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    own = path.relative_to(ROOT).parts[0].replace(".py", "")
+    below = set()
+    for layer in LAYERS:
+        if own in layer:
+            break
+        below |= layer
+    allowed = below | {own} | ({"elmo_embed"} if own == "embed" else set())
+    assert top_level_imports(path) & set.union(*LAYERS) <= allowed
+
+
+def test_no_two_parts_of_the_engine_import_each_other():
+    needs = {}
+    for path in SOURCES:
+        if path.relative_to(ROOT).parts[0] == "elmo_chinese":
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            needs[name] = set()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom):
+                    needs[name] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    del needs["elmo_chinese.__init__"]
+    while needs:  # take away, again and again, what needs nothing that is left
+        free = [name for name, wanted in needs.items() if not wanted & set(needs)]
+        assert free, f"in a circle: {sorted(needs)}"
+        for name in free:
+            del needs[name]
