@@ -4,3 +4,5 @@ It imports nothing of what stands on it. Importing any part of it makes the sett
 """
 
 from elmo_chinese import runtime  # noqa: F401
+
+__version__ = "2.0.0"

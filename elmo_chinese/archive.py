@@ -26,6 +26,7 @@ from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, Callable, Iterator, Optional, Union
 
 from elmo_chinese.checkpoint import MODEL_FILE
+from elmo_chinese.files import cache_folder
 from elmo_chinese.metrics import Progress, say
 from elmo_chinese.text import InputError
 
@@ -54,11 +55,6 @@ def is_address(path_or_address: PathLike) -> bool:
     return str(path_or_address).lower().startswith(("http://", "https://"))
 
 
-def default_cache() -> Path:
-    """Return the folder that keeps unpacked archives."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elmo_chinese"
-
-
 def local_folder(path_or_address: PathLike, cache_dir: Optional[PathLike] = None) -> Path:
     """Return the folder that holds a pretrained model.
 
@@ -66,7 +62,7 @@ def local_folder(path_or_address: PathLike, cache_dir: Optional[PathLike] = None
         path_or_address: a folder (returned as it is), a `.tar.gz` file of one (unpacked once), or the http(s)
             address of such a file (downloaded and unpacked once; a download that was cut goes on where it
             stopped).
-        cache_dir: where archives are unpacked to; default: `default_cache()`.
+        cache_dir: where archives are unpacked to; default: `files.cache_folder()`.
 
     Returns:
         the folder inside the archive that has `embedding_para` or `model.pdparams` in it.
@@ -81,7 +77,7 @@ def local_folder(path_or_address: PathLike, cache_dir: Optional[PathLike] = None
             return path
         if not path.is_file():
             raise InputError(f"{path}: no such folder or archive (looked from {os.getcwd()})")
-    cache = Path(cache_dir) if cache_dir else default_cache()
+    cache = Path(cache_dir) if cache_dir else cache_folder()
     key = hashlib.sha256(name.encode("utf-8")).hexdigest()[:32] if is_address(name) else _content_key(path)
     folder = cache / key
     if not folder.is_dir():

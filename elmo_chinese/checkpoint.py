@@ -29,9 +29,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 from elmo_chinese.files import SUMS_FILE, CheckpointError, damage, sync, write_sums, write_text
 from elmo_chinese.metrics import say
+from elmo_chinese.require_paddle import paddle
 
 import numpy as np
-import paddle
 import paddle.distributed as dist
 
 try:

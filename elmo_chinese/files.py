@@ -5,6 +5,8 @@ SHA256SUMS holds the checksums of a folder's files in the form that `sha256sum -
 
 import hashlib
 import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import Iterable, Optional
 
@@ -69,3 +71,32 @@ def damage(folder: Path, names: Iterable[str]) -> Optional[str]:
         except OSError as error:
             return f"cannot read {folder / name}: {error.strerror}"
     return None
+
+
+def cache_folder() -> Path:
+    """Return the folder that keeps what would be costly to make anew: $XDG_CACHE_HOME/elmo_chinese, or ~/.cache's.
+
+    Where that cannot be written, as in containers whose user has no home, one in the temporary folder that belongs
+    to this user alone: programs are loaded from it.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(os.path.join("~", ".cache")))
+    folder = root / "elmo_chinese"
+    if root.is_absolute() and _can_be_written(folder):
+        return folder
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir(), f"elmo_chinese-{user}")
+    if not _can_be_written(folder):
+        return folder  # whoever writes there says so
+    status = os.lstat(folder)
+    others = stat.S_IWGRP | stat.S_IWOTH
+    if hasattr(os, "getuid") and (not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & others):
+        return Path(tempfile.mkdtemp(prefix="elmo_chinese-"))  # somebody else made it first
+    return folder
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -16,8 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Optional, Sequence, Tuple, Union
 
+from elmo_chinese.files import cache_folder
+from elmo_chinese.require_paddle import paddle
+
 import numpy as np
-import paddle
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = [
@@ -41,8 +43,7 @@ def _cache_path(compiler: str) -> Path:
         processor = next((line for line in lines if line.startswith("flags")), "")
     parts = [SOURCE.read_text(encoding="utf-8"), str(FLAGS), version, processor, platform.machine()]
     key = hashlib.sha256("\n".join(parts).encode("utf-8")).hexdigest()[:16]
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(root) / "elmo_chinese" / f"kernels-{key}.so"
+    return cache_folder() / f"kernels-{key}.so"
 
 
 def _compile(compiler: str, path: Path) -> None:

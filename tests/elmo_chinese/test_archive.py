@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from elmo_chinese import archive
+from elmo_chinese import archive, files
 from elmo_chinese.archive import local_folder
 from elmo_chinese.pretrained import read_fluid_variable
 from elmo_chinese.text import InputError
@@ -146,7 +146,7 @@ def test_the_cache_is_where_the_system_keeps_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert tmp_path / "xdg" / "elmo_chinese" in local_folder(packed(tmp_path / "elmo.tgz")).parents
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert archive.default_cache() == Path.home() / ".cache" / "elmo_chinese"
+    assert files.cache_folder() == Path.home() / ".cache" / "elmo_chinese"
 
 
 def test_what_a_killed_process_left_does_not_count(tmp_path):

@@ -1,0 +1,26 @@
+"""The extras of the package, with the versions that the requirements files pin. All else is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+
+def pinned(path, without=()):
+    """Return the requirements of a file, but for those of some packages."""
+    lines = (line.split("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith(tuple(without))]
+
+
+def only(path, name):
+    """Return the requirement of one package."""
+    return [line for line in pinned(path) if line.startswith(name)]
+
+
+setup(
+    extras_require={
+        "cpu": pinned("requirements-cpu.txt", without=["visualdl", "jieba"]),
+        "gpu": pinned("requirements.txt", without=["visualdl", "jieba"]),
+        "visualdl": only("requirements.txt", "visualdl"),
+        "h5": only("requirements-dev.txt", "h5py"),
+    }
+)
