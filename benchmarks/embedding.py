@@ -1,12 +1,16 @@
-"""How fast sentences become vectors: python benchmarks/embedding.py [--sentences 2000]
+"""How fast sentences become vectors: python benchmarks/embedding.py [--sentences 2000] [--paddle_first 3]
 
-Sentences of random words with log-normal lengths (median 20, at most 120) through `embed.embed_ids` in
+Sentences of random words with log-normal lengths (median 20, at most 120) through `elmo_embed.embed_ids` in
 batches, against the first of them one at a time. The two are measured in turn, the best round of each counts.
 Random weights, mid sizes unless given. Prints one JSON line.
+
+With --paddle_first N, N pairs of processes instead: one imports Paddle before this project, as many programs do, the
+other after it; prints the speeds of the pairs and their ratios.
 """
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,6 +39,19 @@ def tokens_per_second(sentences, run) -> float:
     return sum(map(len, sentences)) / (time.perf_counter() - start)
 
 
+def compare_orders(pairs: int, flags) -> None:
+    """Measure in processes that import Paddle first, and in ones that import this project first, in turn."""
+    program = "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    speeds = {"paddle first": [], "project first": []}
+    for _ in range(pairs):
+        for order, before in (("paddle first", "import paddle; "), ("project first", "")):
+            command = [sys.executable, "-c", before + program, __file__, *flags]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            speeds[order].append(json.loads(done.stdout)["tokens_per_s"])
+    ratios = [round(one / other, 3) for one, other in zip(*speeds.values())]
+    print(json.dumps({**speeds, "ratios": ratios}))
+
+
 def main() -> None:
     """Run the two measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,7 +63,11 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=20000)
     parser.add_argument("--embed_size", type=int, default=256)
     parser.add_argument("--hidden_size", type=int, default=1024)
+    parser.add_argument("--paddle_first", type=int, default=0, metavar="N", help="compare orders of import in N pairs")
     options = parser.parse_args()
+    if options.paddle_first:
+        flags = [flag for name, value in vars(options).items() for flag in (f"--{name}", str(value))]
+        return compare_orders(options.paddle_first, flags[: flags.index("--paddle_first")])
     paddle.seed(0)
     encoder = ElmoEncoder(options.vocab_size, options.embed_size, options.hidden_size)
     sentences = random_sentences(options.sentences, options.vocab_size)
