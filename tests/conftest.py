@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,34 @@ def run_python(*arguments, **more):
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", **more
     )
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, made from a copy of what git tracks, without asking an index."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.split("\n")[:-1]:
+        if not name.startswith(("tests", "docs", "benchmarks", "data")) and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
+    (made,) = folder.glob("elmo_chinese-*.whl")
+    return made
+
+
+def pip(command, *arguments):
+    arguments = [command, "--quiet", "--no-index", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """A folder with the installed package alone."""
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", "--no-deps", "--target", folder, wheel)
+    return folder
 
 
 @pytest.fixture

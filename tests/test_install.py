@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, ROOT
+from conftest import GOLDEN
 
 ELMO = GOLDEN / "lac_small" / "elmo_checkpoint"
 # What a project of this field has lying about; each ends whatever imports it.
@@ -21,42 +21,14 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, made from a copy of what git tracks, without asking an index."""
-    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in listed.stdout.split("\n")[:-1]:
-        if not name.startswith(("tests", "docs", "benchmarks", "data")) and (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
-    (made,) = folder.glob("elmo_chinese-*.whl")
-    return made
-
-
-def pip(command, *arguments):
-    arguments = [command, "--quiet", "--no-index", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def site(wheel, tmp_path_factory):
-    """A folder with the installed package alone."""
-    folder = tmp_path_factory.mktemp("site")
-    pip("install", "--no-deps", "--target", folder, wheel)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def project(site, tmp_path_factory):
+def project(installed, tmp_path_factory):
     """A folder of somebody's own project; returns what runs a command there."""
     folder = tmp_path_factory.mktemp("project")
     for name in HOSTILE:
         (folder / f"{name}.py").write_text(f"raise SystemExit('the project\\'s own {name}.py ran')\n", encoding="utf-8")
 
     def run(*command, **more):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(site)])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(installed)])}
         done = subprocess.run(
             list(map(str, command)), cwd=folder, env=environment, capture_output=True, encoding="utf-8", **more
         )
@@ -67,8 +39,8 @@ def project(site, tmp_path_factory):
     return run
 
 
-def test_the_names_it_takes_are_few_and_its_own(wheel, site):
-    names = {path.name for path in site.iterdir()} - {"bin", "__pycache__"}
+def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
+    names = {path.name for path in installed.iterdir()} - {"bin", "__pycache__"}
     assert {name for name in names if not name.endswith(".dist-info")} == {
         *("bilm.py", "elmo_embed.py", "elmo_chinese", "lac"),
     }
@@ -133,20 +105,20 @@ def test_without_paddle_it_says_what_to_install(project):
         project(sys.executable, "-c", code)
 
 
-def test_the_commands_run_from_any_folder(project, site):
+def test_the_commands_run_from_any_folder(project, installed):
     text = "词3 词4\n\n词5\n"
     flags = ("--checkpoint", ELMO, "--vocab_path", GOLDEN / "lm_small" / "vocab.txt", "--input", "-")
-    done = project(site / "bin" / "elmo-embed", *flags, "--output", "vectors.npz", input=text)
+    done = project(installed / "bin" / "elmo-embed", *flags, "--output", "vectors.npz", input=text)
     assert "3 lines" in done.stdout
     assert [len(array) for array in np.load(project.folder / "vectors.npz").values()] == [2, 0, 1]
-    assert "usage: lac" in project(site / "bin" / "lac-predict", "--help").stdout
+    assert "usage: lac" in project(installed / "bin" / "lac-predict", "--help").stdout
 
 
-def test_a_read_only_package_in_a_home_that_cannot_be_written(project, site, tmp_path):
+def test_a_read_only_package_in_a_home_that_cannot_be_written(project, installed, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     code = "import bilm; from elmo_chinese import kernels; print(kernels.describe())"
-    environment = {**os.environ, "PYTHONPATH": str(site), "HOME": "/proc/nobody", "TMPDIR": str(temporary)}
+    environment = {**os.environ, "PYTHONPATH": str(installed), "HOME": "/proc/nobody", "TMPDIR": str(temporary)}
     environment.pop("XDG_CACHE_HOME", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
@@ -154,12 +126,12 @@ def test_a_read_only_package_in_a_home_that_cannot_be_written(project, site, tmp
         assert done.stdout == "inner loops in C++\n" and list(temporary.glob("elmo_chinese-*/kernels-*.so"))
 
 
-def test_the_released_tagger_in_a_project_of_ones_own(project, site):
+def test_the_released_tagger_in_a_project_of_ones_own(project, installed):
     from lac import release
 
     if not release.models_folder().is_dir():
         pytest.skip("no released models in the cache")
     code = "from lac import LAC; print(*LAC(mode='lac').run('百度是一家高科技公司')[0])"
     assert project(sys.executable, "-c", code).stdout == "百度 是 一家 高科技 公司\n"
-    done = project(site / "bin" / "lac-predict", input="百度是一家高科技公司\n")
+    done = project(installed / "bin" / "lac-predict", input="百度是一家高科技公司\n")
     assert done.stdout == "百度/ORG 是/v 一家/m 高科技/n 公司/n\n"

@@ -18,11 +18,17 @@ from conftest import ROOT, run_python
 from benchmarks.screenshots import ask, serve
 
 READMES = [ROOT / "README.md", ROOT / "README_cn.md"]
+DOCS = [
+    [ROOT / "docs" / folder / name for folder in ("", "zh")]
+    for name in sorted(path.name for path in (ROOT / "docs" / "zh").iterdir())
+]
+LONGEST = 220  # lines of a page that is read
 
 
-def section(path, number):
-    """Return the `number`th part between headings of the second level."""
-    return re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[number]
+def section(path, title):
+    """Return what stands under a heading of the second level."""
+    parts = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return next(part for part in parts if part.startswith(title + "\n"))
 
 
 def blocks(text, language):
@@ -47,15 +53,15 @@ def project(tmp_path_factory):
 
 
 def five_commands():
-    commands = blocks(section(READMES[0], 1), "sh")[0].strip().split("\n")
+    commands = blocks(section(READMES[0], "Pretrain on your own text"), "sh")[0].strip().split("\n")
     assert len(commands) == 5
     return commands
 
 
-def execute(folder, command):
+def execute(folder, command, **more):
     """Run a command as somebody would who has the environment active."""
     environment = {
-        **os.environ,
+        **{**os.environ, **more},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHON": sys.executable,
     }
@@ -84,22 +90,24 @@ def test_visualdl_serves_the_numbers_of_metrics_jsonl(project):
             assert [point[2] for point in points] == pytest.approx([record[name] for record in expected])
 
 
-def test_using_the_vectors(project):
-    programs = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
-    (program,) = [one for one in programs if "elmo_encoder" in one]  # the other one is run in test_lac_release.py
+def test_elmo_in_your_own_model(project, installed, tmp_path):
+    (program,) = blocks(section(READMES[0], "ELMo in your own model"), "python")
     shutil.copytree(project / "runs" / "mine", project / "checkpoints", dirs_exist_ok=True)
-    (project / "program.py").write_text(program + "\nprint(list(features.shape))\n", encoding="utf-8")
-    assert execute(project, "python program.py").endswith("[2, 4, 256]\n")
+    program = program.replace("/path/to/this/clone", str(project)) + "\nprint(list(features.shape))\n"
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    assert execute(tmp_path, "python program.py", PYTHONPATH=str(installed)).endswith("[2, 4, 256]\n")
 
 
-def test_vectors_of_a_text(project):
+def test_vectors_of_a_text(project, installed):
     shutil.copytree(project / "runs" / "mine", project / "checkpoints", dirs_exist_ok=True)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^python embed.py --checkpoint checkpoints.*$", text, re.MULTILINE)
-    assert "85 lines" in execute(project, command) and (project / "vectors.npz").exists()
+    text = READMES[0].read_text(encoding="utf-8")
+    (command,) = re.findall(r"^elmo-embed --checkpoint checkpoints.*$", text, re.MULTILINE)
+    for typed in (f"{installed}/bin/{command}", command.replace("elmo-embed", "python embed.py")):
+        assert "85 lines" in execute(project, typed, PYTHONPATH=str(installed))
+        (project / "vectors.npz").unlink()
 
 
-@pytest.mark.parametrize("path", READMES, ids=["English", "Chinese"])
+@pytest.mark.parametrize("path", DOCS[[pair[0].name for pair in DOCS].index("flags.md")], ids=["English", "Chinese"])
 def test_the_table_of_flags_is_the_parsers(path):
     rows = re.findall(r"^\| `(--\w+)` \| ([^|]*?) *\|", path.read_text(encoding="utf-8"), re.MULTILINE)
     expected = {}
@@ -111,14 +119,21 @@ def test_the_table_of_flags_is_the_parsers(path):
     assert all(f"`{name}`" in path.read_text(encoding="utf-8") for name in RETIRED)
 
 
-def test_both_readmes_have_the_same_sections_and_code():
-    english, chinese = (path.read_text(encoding="utf-8") for path in READMES)
+@pytest.mark.parametrize("pair", [READMES, *DOCS], ids=lambda pair: pair[0].name)
+def test_both_languages_have_the_same_sections_and_code(pair):
+    english, chinese = (path.read_text(encoding="utf-8") for path in pair)
     for pattern in (r"^(#+) ", r"^```(\w*)\n"):
         assert re.findall(pattern, english, re.MULTILINE) == re.findall(pattern, chinese, re.MULTILINE)
-    for language in ("sh", "python"):
+    for language in ("sh", "python", "text"):
         assert blocks(english, language) == blocks(chinese, language)
-    for name in re.findall(r"\]\((?!http)([^)#]+)\)", english):
-        assert (ROOT / name).exists(), name
+    for path, text in zip(pair, (english, chinese)):
+        for name in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (path.parent / name).exists(), name
+
+
+@pytest.mark.parametrize("path", READMES, ids=["English", "Chinese"])
+def test_the_page_is_short_enough_to_be_read(path):
+    assert path.read_text(encoding="utf-8").count("\n") <= LONGEST
 
 
 def test_the_reader_benchmark_runs():
