@@ -3,10 +3,12 @@
     python preprocess.py sentences --input my_texts/ --output data/mine
     python preprocess.py vocabulary --input data/mine/train --output data/mine/vocabulary.txt
 
-`sentences` reads UTF-8 or GB18030 text, packed (.gz) or not, in which a blank line separates documents, or .jsonl with
-one document a line. It cuts sentences after 。！？ and their like, words with jieba, and writes one sentence a line to
-OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev depends
-on a hash of its text, so it is the same every time. A run that was stopped or killed goes on when it is started again.
+`sentences` reads text in UTF-8, GB18030, Big5 or UTF-16, packed (.gz, .bz2, .xz) or not, and tells its form by the
+content: plain text with blank lines between documents, JSON with one document a line or in an array, WikiExtractor's
+<doc …>. It cuts sentences after 。！？ and their like, words with jieba, and writes one sentence a line to
+OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev
+depends on a hash of its text, so it is the same every time. A run that was stopped or killed goes on when it is
+started again.
 
 1. Every file is read once: what cannot be decoded is found before hours are spent, and the documents are counted.
 2. The documents are handed to the workers in chunks; these cut sentences and words.
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from elmo_chinese.corpus.documents import check_file, documents, find_texts, is_held_out, same_file
+from elmo_chinese.corpus.forms import NAMES
 from elmo_chinese.corpus.sentences import normalise, segment, split_sentences, tokenizer
 from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
@@ -96,7 +99,9 @@ def chunks(
             raise InputError(
                 f"{file['path']} has changed since this run was started; delete the output folder and start afresh"
             )
-        for pieces, (starts, lines) in enumerate(documents(file["path"], file["encoding"], text_field), start=1):
+        left_out: List[str] = []  # the check has reported them, or ended the run
+        read = documents(file["path"], file["encoding"], file["form"], text_field, left_out.append)
+        for pieces, (starts, lines) in enumerate(read, start=1):
             if starts:
                 is_dev = is_held_out(lines, dev_fraction)
             if number == position[0] and pieces <= position[1]:
@@ -118,7 +123,7 @@ def check_files(options) -> List[dict]:
     """
     paths = find_texts(options.input)
     progress = Progress(len(paths), "files checked")
-    check = functools.partial(check_file, text_field=options.text_field)
+    check = functools.partial(check_file, text_field=options.text_field, skip_records=options.on_bad_record == "skip")
     files = []
     with contextlib.closing(in_order(check, ((path, path) for path in paths), options.workers)) as checked:
         for _, file in checked:
@@ -134,7 +139,7 @@ def check_files(options) -> List[dict]:
 def settings_of(options) -> Dict[str, Any]:
     """Return what decides what is written."""
     names = ("input", "shard_size", "dev_fraction", "text_field", "normalise", "duplicates", "duplicates_memory")
-    settings = {name: getattr(options, name) for name in (*names, "user_dict")}
+    settings = {name: getattr(options, name) for name in (*names, "on_bad_record", "user_dict")}
     if options.user_dict:
         settings["user_dict_sha256"] = hashlib.sha256(Path(options.user_dict).read_bytes()).hexdigest()
     return settings
@@ -235,6 +240,8 @@ def sentences(options) -> None:
             speed = (done - before) / (time.perf_counter() - start)
             progress.add(size, f"{done:,} of {total:,} documents  {speed:,.1f} documents/s  ")
         save([len(files), 0], fingerprints)
+    if not any(state[part]["sentences"] for part in PARTS):
+        raise InputError(f"no sentence in the {sum(file['documents'] for file in files):,} documents of --input")
     finish(output, files, state, writers)
     report(output, files, state, total - before, time.perf_counter() - start, options)
 
@@ -257,6 +264,12 @@ def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, se
     for file in files:
         if file["error"]:
             print(f"left out: {file['error']}")
+        if file["bad_records"]:
+            print(f"{file['bad_records'][1]} records left out, the first: {file['bad_records'][0]}")
+    for form, name in NAMES.items():
+        some = [file for file in files if file["form"] == form and not file["error"]]
+        if some:
+            print(f"{name}: {len(some)} files, {sum(file['documents'] for file in some):,} documents")
     if not dev["sentences"] and options.dev_fraction > 0:
         print(f"warning: no document fell to dev; with so few, raise --dev_fraction (now {options.dev_fraction})")
     bad = sum(file["error"] is not None for file in files)
@@ -293,7 +306,7 @@ def main(arguments=None) -> None:
     make.add_argument("--output", required=True, help="folder that gets train/, dev/ and the summary")
     make.add_argument("--shard_size", type=_size, default="100MB", help="size of one shard (default: 100MB)")
     make.add_argument("--dev_fraction", type=share, default=0.01, help="share of documents for dev (default: 0.01)")
-    make.add_argument("--text_field", default="text", help="what holds the document in .jsonl (default: text)")
+    make.add_argument("--text_field", default="text", help="what holds the document in JSON (default: text)")
     make.add_argument(
         "--normalise",
         choices=["none", "half", "full"],
@@ -317,6 +330,9 @@ def main(arguments=None) -> None:
     make.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: one a core)")
     make.add_argument(
         "--on_bad_file", choices=["stop", "skip"], default="stop", help="what cannot be decoded (default: stop)"
+    )
+    make.add_argument(
+        "--on_bad_record", choices=["stop", "skip"], default="stop", help="JSON without a text (default: stop)"
     )
     make = commands.add_parser("vocabulary", help="segmented shards → vocabulary file")
     make.add_argument("--input", nargs="+", required=True, help="the training shards: files, folders or patterns")

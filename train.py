@@ -13,6 +13,7 @@ Top to bottom: one step, evaluation, set-up, resuming, the loop.
 import argparse
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -40,6 +41,7 @@ INFO = {
     **{"progress/step": int, "progress/best": (float, type(None)), "progress/losses": float},
     "progress/steps_since_log": int,
 }
+LOOKED_AT = 100_000  # words of the text, to tell whether the vocabulary is one of it
 
 
 def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_norm=10.0, stop=False):
@@ -180,6 +182,12 @@ def report_start(run, device, found, step):
     )
     say(f"parameters  {parameters:,} (about {gigabytes:.1f} GB with gradients, optimizer and activations)")
     say(f"text        {reader.tokens_per_epoch:,} words an epoch in {len(reader.shards)} files")
+    unknown = np.mean(reader.shards[0].tokens[:LOOKED_AT] == run.vocabulary.unknown)
+    if unknown > 0.5:
+        say(
+            f"warning: {100 * unknown:.0f} % of the training text is <UNK>: {options.vocab_path} is not the vocabulary "
+            "of this text; make one with: python preprocess.py vocabulary"
+        )
     say(
         f"steps       {step} → {run.total_steps} of {reader.rows} rows × {options.num_steps} words "
         f"({run.epoch(run.total_steps):.2f} epochs), seed {options.random_seed}"
@@ -457,7 +465,8 @@ def report_end(run, step):
         dev = [record for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "dev"]
         if dev:
             say(f"held-out   {describe(dev[-1])}")
-    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {os.path.relpath(root / 'log')}")
+    curves = shlex.quote(os.path.relpath(root / "log"))
+    say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {curves}")
 
 
 def main(arguments=None):

@@ -29,6 +29,14 @@ class OptionError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
+    """A parser whose errors end with code 1; what its program prints never ends it, whatever the terminal can show."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message):
         self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help lists all flags\n")
 

@@ -77,6 +77,11 @@ class Vocabulary:
                     f"{path}: line {number + 1} is blank; "
                     "put a word there (deleting the line would shift all later ids)"
                 )
+            if len(word.split()) > 1:
+                raise InputError(
+                    f"{path}: line {number + 1} has white space in it: {word[:40]!r}; one word a line is expected, "
+                    "without counts (cut -f1 or awk '{print $1}' keeps the first column)"
+                )
             if word in self.ids:
                 raise InputError(f"{path}: {word!r} stands on line {self.ids[word] + 1} and again on line {number + 1}")
             self.ids[word] = number

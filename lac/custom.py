@@ -31,9 +31,9 @@ def add(items: Items, line: str, sep: Optional[str] = None) -> None:
         line: its pieces, apart by `sep` (None: by white space).
     """
     pieces = []
-    for piece in line.strip("\r\n").split(sep):
+    for piece in map(str.strip, line.strip().split(sep)):
         text, slash, kind = piece.rpartition("/")
-        text, kind = (text, kind) if slash and text and kind else (piece, "")
+        text, kind = (text, kind) if slash and text else (piece, "")
         if text:
             pieces.append((text, kind))
     text = "".join(piece for piece, _ in pieces)

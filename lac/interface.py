@@ -2,6 +2,7 @@
 
 from typing import List, NamedTuple, Optional, Sequence, Union
 
+from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError
 
 from lac import custom, release
@@ -68,6 +69,9 @@ class LAC:
         if mode not in release.MODES:
             raise ValueError(f"mode must be one of {', '.join(release.MODES)}, got {mode!r}")
         self.path, self.mode, self.items, self.ranker = model_path, mode, custom.no_items(), None
+        if model_path in ("lac", "seg"):  # as the other commands name the released ones
+            model_path, self.path, self.mode = None, None, mode if mode == "rank" else model_path
+            mode = self.mode
         if model_path is None or release.is_release(model_path):
             self.model = release.load(model_path, mode)
             self.ranker = release.load_ranker(model_path) if mode == "rank" else None
@@ -97,7 +101,8 @@ class LAC:
             model_save_dir: folder of the run.
             train_data: lines `word/tag word/tag …`, in mode seg `word word …`, or tagged lines of this project.
             test_data: the same, held out: it decides which pass is kept and when to stop.
-            flags: of `lac.train`, such as `max_epoch=5`, `base_learning_rate=1e-4`, `load_dir="auto"`.
+            flags: of `lac.train`, such as `max_epoch=5`, `base_learning_rate=1e-4`, `load_dir="auto"`; and those of
+                LAC 2.1: iter_num, which is max_epoch, and thread_num, which MKL_NUM_THREADS decides here.
 
         Raises:
             InputError, OptionError, CheckpointError: what `python -m lac.train` would end with.
@@ -106,6 +111,10 @@ class LAC:
 
         if self.mode == "rank":
             raise InputError("mode rank: only the taggers, lac and seg, can be trained on")
+        if "thread_num" in flags:
+            say(f"thread_num={flags.pop('thread_num')} has no effect: MKL_NUM_THREADS in the environment decides")
+        if "iter_num" in flags:
+            flags["max_epoch"] = flags.pop("iter_num")
         flags = {"train_data": train_data, **({"dev_data": test_data} if test_data else {}), **flags}
         flags = {"init_from": self.path or self.mode, "model_save_dir": model_save_dir, **flags}
         run([part for name, value in flags.items() for part in (f"--{name}", str(value))])

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
@@ -473,12 +474,19 @@ def report_end(run, progress):
         model = tagging.load(folder)
         sentences = read_text(run.options, run.options.test_data, model.tags, model.released, False)
         say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
-    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {os.path.relpath(root / 'log')}")
+    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {shlex.quote(os.path.relpath(root / 'log'))}")
+
+
+def refuse(message):
+    """Raise what is wrong with the flags."""
+    raise OptionError(f"{message}; --help lists all flags")
 
 
 def run(arguments):
     """Train by flags, as from the command line; errors are raised."""
-    options, given, notes = parse(make_parser(__doc__), RETIRED, arguments)
+    parser = make_parser(__doc__)
+    parser.error = refuse  # a program that calls this must not be ended
+    options, given, notes = parse(parser, RETIRED, arguments)
     for note in notes:
         say(note)
     with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):

@@ -191,7 +191,10 @@ def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(raw, tmp_path / "out")
     error = capsys.readouterr().err
-    assert "bad.txt: not UTF-8 from end to end: byte 24 is 0xff" in error and "--on_bad_file skip" in error
+    assert (
+        "bad.txt: looks like UTF-8, but is not from end to end: byte 24 is 0xff" in error
+        and "--on_bad_file skip" in error
+    )
     assert not (tmp_path / "out").exists()
     written = run(raw, tmp_path / "out", "--on_bad_file", "skip")
     assert "1 bad files left out" in capsys.readouterr().out

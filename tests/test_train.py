@@ -231,6 +231,20 @@ def test_resuming_takes_saved_flags_and_the_command_line_wins(small, tmp_path, c
     assert last(tmp_path / "run").info["flags"]["num_steps"] == 5
 
 
+def test_a_vocabulary_of_other_text_is_said_at_the_start(small, tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("<S>\n</S>\n<UNK>\n" + "".join(f"w{n}\n" for n in range(30)), encoding="utf-8")
+    arguments = [*small, "--batch_size", "8", "--max_epoch", "0.1", "--para_save_dir", str(tmp_path / "run")]
+    train.main([*arguments, "--vocab_path", str(tmp_path / "other.txt"), "--cache_dir", str(tmp_path / "cache")])
+    assert "% of the training text is <UNK>: " in capsys.readouterr().out
+
+
+def test_a_terminal_without_chinese_ends_no_program():
+    for encoding in ("latin-1", "ascii"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = run_python("preprocess.py", "sentences", "--input", "没有", "--output", "x", env=environment)
+        assert done.returncode == 1 and "\\u6ca1\\u6709" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_weights_only_starts_a_new_run(small, tmp_path, capsys):
     arguments = [*small, "--hidden_size", "16", "--para_save_dir", str(tmp_path / "run"), "--batch_size", "8"]
     train.main([*arguments, "--load_pretraining_params", str(LM / "checkpoint"), "--learning_rate", "1e-9"])

@@ -5,7 +5,7 @@ import logging
 import re
 from typing import List, Optional
 
-from elmo_chinese.text import read_lines
+from elmo_chinese.text import InputError, read_lines
 
 # Marks that end a sentence, with the ellipses and further marks that belong to them and the quotes and brackets that
 # close right after.
@@ -22,6 +22,8 @@ WIDTHS = {
     "half": {**WIDE, **CJK_MARKS},
     "full": {**{narrow: wide for wide, narrow in WIDE.items()}, **CJK_MARKS},
 }
+# What jieba understands of a user's dictionary; anything else it takes for a word nobody writes.
+USER_WORD = re.compile(r"[^\s,，;；]+( \d+)?( [a-zA-Z]+)?")
 BLANKS = re.compile("[\\s\u200b\u2060\ufeff]+")
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f]+")
 
@@ -91,8 +93,15 @@ def tokenizer(user_dict: Optional[str] = None):
     if user_dict is None:
         jieba.dt.initialize()
         return jieba.dt
+    lines = [line.strip() for block in read_lines(user_dict) for line in block]
+    for number, line in enumerate(lines, start=1):
+        if line and not USER_WORD.fullmatch(line):
+            raise InputError(
+                f"{user_dict}: line {number}: expected `word`, `word count` or `word count tag` with single blanks "
+                f"between, found {line[:40]!r}"
+            )
     own = jieba.Tokenizer()
-    own.load_userdict([line for block in read_lines(user_dict) for line in block])
+    own.load_userdict(lines)
     return own
 
 

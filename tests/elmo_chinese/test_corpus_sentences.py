@@ -61,3 +61,10 @@ def test_words_are_jiebas_and_the_users(tmp_path):
     (tmp_path / "gbk.txt").write_bytes("量子".encode("gb18030"))
     with pytest.raises(InputError, match="gbk.txt: not UTF-8: line 1, byte 0"):
         tokenizer(str(tmp_path / "gbk.txt"))
+
+
+@pytest.mark.parametrize("line", ["小吃店\t3", "小吃店,3", "小吃店\u30003 n", "小吃店 三"])
+def test_a_users_word_that_jieba_would_not_understand_is_named(tmp_path, line):
+    (tmp_path / "words.txt").write_text(f"校园周边 5 n\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="words.txt: line 3: expected `word`"):
+        tokenizer(str(tmp_path / "words.txt"))

@@ -66,3 +66,10 @@ def test_counting_with_little_memory_counts_the_same(tmp_path):
     chosen, covered = Vocabulary.build(tmp_path, min_count=3, max_size=103)
     ranked = sorted(expected, key=lambda word: (-expected[word], word))[:100]
     assert chosen[3:] == ranked and covered == sum(map(expected.get, ranked)) / 20000
+
+
+@pytest.mark.parametrize("line", ["词 123", "词\t123", "词\u3000甲"])
+def test_a_vocabulary_with_counts_is_refused(tmp_path, line):
+    (tmp_path / "v.txt").write_text(f"<S>\n</S>\n<UNK>\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="v.txt: line 4 has white space in it: .* one word a line"):
+        Vocabulary(tmp_path / "v.txt")

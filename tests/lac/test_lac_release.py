@@ -8,6 +8,7 @@ import shutil
 import tarfile
 
 from elmo_chinese import kernels
+from elmo_chinese.options import OptionError
 from elmo_chinese.pretrained import PretrainedError
 from elmo_chinese.text import InputError
 
@@ -304,6 +305,37 @@ def test_with_an_elmo_mix_the_first_scores_are_the_released_ones(models):
     tagger.train()
     tagger.costs(words, lengths, paddle.to_tensor(rng.integers(0, 49, (3, 9))), elmo).sum().backward()
     assert float(tagger.blocks[0].forward_gru.input_w.grad[:16].abs().max()) > 0  # the new columns can be trained
+
+
+@pytest.mark.parametrize("line, sep", [("礼拜二/TIME ", "#"), (" 礼拜二/TIME\r\n", None), ("礼拜二/TIME\r", "#")])
+def test_white_space_around_an_item_is_none_of_it(line, sep):
+    items = custom.no_items()
+    custom.add(items, line, sep)
+    assert items.by_text == {"礼拜二": [("礼拜二", "TIME")]}
+
+
+def test_an_item_with_an_empty_type_keeps_the_taggers(models):
+    items = custom.no_items()
+    custom.add(items, "北京/")
+    assert items.by_text == {"北京": [("北京", "")]}
+
+
+def test_training_by_the_flags_of_lac_2_1_and_a_wrong_one_end_no_program(lac, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "run", given.append)
+    monkeypatch.setattr("lac.model.load", lambda folder: None)
+    tagger = LAC(str(release.fetch()))
+    tagger.train(str(tmp_path / "mine"), "lines.txt", "dev.txt", iter_num=10, thread_num=10)
+    (flags,) = given
+    assert flags[flags.index("--max_epoch") + 1] == "10" and "--thread_num" not in flags and "--iter_num" not in flags
+    monkeypatch.undo()
+    with pytest.raises(OptionError, match="unrecognized arguments: --no_such_flag"):
+        LAC(str(release.fetch())).train(str(tmp_path / "mine"), "lines.txt", no_such_flag=1)
+
+
+def test_the_released_models_have_their_names_everywhere(models):
+    assert LAC("lac").run("百度是一家高科技公司") == LAC().run("百度是一家高科技公司")
+    assert LAC("seg").run("百度是一家") == LAC(mode="seg").run("百度是一家")
 
 
 def test_readmes_example_runs(models, capsys):
