@@ -1,16 +1,14 @@
-"""states.py: rows that start from zero, and the figures that show a network which never did."""
+"""elmo_chinese/states.py: rows that start from zero, and the figures that show a network which never did."""
+
+from elmo_chinese.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
+from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
 import paddle
 import pytest
-from conftest import LM, ROOT, tensors
+from conftest import LM, tensors
 
-import train
 from bilm import StepRandom
-from elmo_chinese import checkpoint
-from elmo_chinese.metrics import read_metrics
-from elmo_chinese.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
-from elmo_chinese.vocabulary import Vocabulary
 from reader import BidirectionalReader
 
 
