@@ -74,9 +74,13 @@ def warn_of_zero_state(ratio: float, share: float) -> None:
     """Print a warning if a `zero_state_ratio` is high; `share` is that of `reset_rows`."""
     if ratio <= MUCH_WORSE:
         return
-    advice = "a lower --learning_rate" if share else "--reset_states 0.02, and perhaps a lower --learning_rate"
+    advice = (
+        "if it stays, raise --reset_states or lower --learning_rate"
+        if share
+        else "stop, and go on with --load_dir auto --reset_states 0.02"
+    )
     say(
         f"warning: from a zero LSTM state, as evaluation and ELMo vectors start, the perplexity is {ratio:.1f} times "
         "that from the state training carries: this network's vectors are worth little, whatever its training figures "
-        f"say. If this does not pass, train with {advice}"
+        f"say; {advice}"
     )

@@ -61,7 +61,9 @@ def test_the_ratio_equals_the_two_perplexities_of_the_first_batch(golden_lm, tmp
     assert golden_lm.training
 
 
-@pytest.mark.parametrize("share, advice", [(0.0, "train with --reset_states 0.02"), (0.02, "train with a lower --lea")])
+@pytest.mark.parametrize(
+    "share, advice", [(0.0, "go on with --load_dir auto --reset_states 0.02"), (0.02, "raise --reset_states")]
+)
 def test_a_high_ratio_is_said_with_what_to_do(capsys, share, advice):
     warn_of_zero_state(1.9, share)
     assert not capsys.readouterr().out
