@@ -116,7 +116,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--optim", str, "adagrad", "optimizer; rprop is the old name of rmsprop",
          choices=["adagrad", "adam", "sgd", "rmsprop", "rprop"])  # fmt: skip
     flag("--learning_rate", positive, 0.2, "0.2 suits adagrad; take 0.001 for adam and rmsprop")
-    flag("--reset_states", share, 0.05, "each row starts a step from a zero LSTM state with this probability; "
+    flag("--reset_states", share, 0.1, "each row starts a step from a zero LSTM state with this probability; "
          "0: never, as the original")  # fmt: skip
     flag("--max_grad_norm", positive, 10.0, "gradients are scaled down to this global norm")
     flag("--dropout", share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
