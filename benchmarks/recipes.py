@@ -22,7 +22,7 @@ COLUMNS = ("optimizer", "rate", "reset_states", "seed", "sampled loss", "gradien
 # optimizer, learning rate, reset_states
 RECIPES = [
     *(("adagrad", 0.2, share) for share in (0.0, 0.02, 0.05, 0.1)),
-    *(("adam", rate, 0.1) for rate in (0.0001, 0.0003, 0.001, 0.002)),
+    *(("adam", rate, 0.1) for rate in (0.0001, 0.0003, 0.001, 0.002, 0.004)),
     *(("rmsprop", rate, 0.1) for rate in (0.0003, 0.001, 0.003)),
 ]
 SEEDS = (0, 1)
