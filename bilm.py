@@ -31,8 +31,9 @@ States = Tuple[paddle.Tensor, paddle.Tensor]
 class StepRandom(NamedTuple):
     """The random numbers of one training step, as a pure function of where we are in the run.
 
-    Dropout masks depend on seed, step and the row's place in the global batch, negative samples on
-    seed and step. So they are the same after a resume, and however many processes share the batch.
+    Dropout masks, and which rows start from a zero state, depend on seed, step and the row's place in the
+    global batch, negative samples on seed and step. So they are the same after a resume, and however many
+    processes share the batch.
     Philox is a counter-based generator: a process starts at its own rows without drawing the others'.
     """
 

@@ -25,6 +25,7 @@ from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, re
 from elmo_chinese.options import HPARAMS, OWN, RETIRED, SIZES, OptionError, fail, make_parser, parse
 from elmo_chinese.pretrained import PretrainedError, bilm_numbers
 from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
+from elmo_chinese.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
 from elmo_chinese.text import InputError
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -218,6 +219,7 @@ def checkpoint_to_resume(options, given):
         if "tags" in found.info:
             raise CheckpointError(f"{found.path} is a tagger of lac.train, not a language model")
         checkpoint.check_info(found, INFO)
+        found.info["flags"].setdefault("reset_states", 0.0)  # it was so before there was the flag
         session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
         passes = dist.get_world_size() * options.accumulate
         if "batch_size" not in given and found.info["rows"] % passes == 0:
@@ -383,7 +385,7 @@ def save_checkpoint(run, progress, states, dev, best):
         dist.barrier()
 
 
-def log_training(run, progress, norm, clock):
+def log_training(run, progress, states, norm, clock):
     """Write the figures of the steps since the last log line."""
     step, mean = progress["step"], progress["losses"] / progress["steps_since_log"]
     progress["losses"], progress["steps_since_log"] = 0.0, 0
@@ -392,6 +394,7 @@ def log_training(run, progress, norm, clock):
         "epoch": run.epoch(step),
         **({"sampled_loss": mean} if sampled else {"loss": mean, "perplexity": perplexity(mean)}),
         "grad_norm": norm,
+        "cells_at_clip": cells_at_clip(states, run.options.cell_clip),
         "learning_rate": run.optimizer.get_lr(),
         "tokens_per_second": run.words_per_step * clock.steps_per_second(),
     }
@@ -400,15 +403,17 @@ def log_training(run, progress, norm, clock):
         report_step(step, run.total_steps, figures, clock.left(run.total_steps - step))
 
 
-def log_evaluation(run, progress):
+def log_evaluation(run, progress, states):
     """Evaluate, write the figures; return them, and whether they are the best so far."""
     dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown)
+    dev["zero_state_ratio"] = zero_state_ratio(run.model, run.dev_reader, states)
     best = progress["best"] is None or dev["perplexity"] < progress["best"]
     if best:
         progress["best"] = dev["perplexity"]
     if run.log:
         run.log.write("dev", progress["step"], dev)
         say(f"step {progress['step']}/{run.total_steps}  dev {describe(dev)}")
+        warn_of_zero_state(dev["zero_state_ratio"], run.options.reset_states)
     return dev, best
 
 
@@ -428,6 +433,7 @@ def train(run, progress, states):
         with clock:
             step = progress["step"] + 1
             batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
+            states = reset_rows(states, options.reset_states, random)
             more = (options.accumulate, options.max_grad_norm, request.asked)
             try:
                 loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
@@ -441,10 +447,10 @@ def train(run, progress, states):
         progress["steps_since_log"] += 1
         last = step == run.total_steps
         if step % options.log_interval == 0 or last:
-            log_training(run, progress, norm, clock)
+            log_training(run, progress, states, norm, clock)
         dev, best = None, False
         if run.dev_reader and (step % options.dev_interval == 0 or last):
-            dev, best = log_evaluation(run, progress)
+            dev, best = log_evaluation(run, progress, states)
         if step % options.save_interval == 0 or best or last or stop:
             save_checkpoint(run, progress, states, dev, best)
     if run.log:

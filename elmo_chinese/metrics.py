@@ -15,8 +15,8 @@ import numpy as np
 
 # What becomes a VisualDL curve, with its tag; a record has those of its kind.
 CURVES = {
-    "train": ("loss", "sampled_loss", "perplexity", "grad_norm", "learning_rate", "tokens_per_second"),
-    "dev": ("perplexity", "perplexity_forward", "perplexity_backward"),
+    "train": ("loss", "sampled_loss", "perplexity", "grad_norm", "cells_at_clip", "learning_rate", "tokens_per_second"),
+    "dev": ("perplexity", "perplexity_forward", "perplexity_backward", "zero_state_ratio"),
 }
 
 
@@ -197,7 +197,8 @@ def report_step(step, total_steps, figures, left):
     )  # fmt: skip
     text = (
         f"step {step}/{total_steps}  epoch {figures['epoch']:.2f}  {losses}  grad_norm {figures['grad_norm']:.2f}  "
-        f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}"
+        f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}  "
+        f"cells_at_clip {figures['cells_at_clip']:.2f}"
     )
     if sys.stdout.isatty():
         show_progress(step, total_steps, text)

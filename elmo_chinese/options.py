@@ -17,8 +17,8 @@ RETIRED = {
 SIZES = ("embed_size", "hidden_size", "num_layers", "proj_clip", "cell_clip")
 
 # What VisualDL compares runs by, besides the global batch and the vocabulary.
-HPARAMS = (*SIZES, "num_steps", "max_epoch", "optim", "learning_rate", "max_grad_norm", "dropout", "sample_softmax",
-           "n_negative_samples_batch", "shuffle", "random_seed")  # fmt: skip
+HPARAMS = (*SIZES, "num_steps", "max_epoch", "optim", "learning_rate", "reset_states", "max_grad_norm", "dropout",
+           "sample_softmax", "n_negative_samples_batch", "shuffle", "random_seed")  # fmt: skip
 
 # What a checkpoint has no say in.
 OWN = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
@@ -124,6 +124,8 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--optim", str, "adagrad", "optimizer; rprop is the old name of rmsprop",
          choices=["adagrad", "adam", "sgd", "rmsprop", "rprop"])  # fmt: skip
     flag("--learning_rate", positive, 0.2, "0.2 suits adagrad; take 0.001 for adam and rmsprop")
+    flag("--reset_states", share, 0.1, "each row starts a step from a zero LSTM state with this probability; "
+         "0: never, as the original")  # fmt: skip
     flag("--max_grad_norm", positive, 10.0, "gradients are scaled down to this global norm")
     flag("--dropout", share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
     flag("--sample_softmax", boolean, False, "train on sampled words: much faster with a large vocabulary", **switch)
