@@ -94,17 +94,18 @@ def library() -> Optional[ctypes.CDLL]:
 
 
 Array = Union[paddle.Tensor, np.ndarray, None]
+NUMPY_KINDS = (np.float32, np.float64, np.int32, np.int64)
 
 
 def _address(array: Array) -> Optional[int]:
     if array is None:
         return None
     if isinstance(array, np.ndarray):
-        fits, address = array.dtype in (np.float32, np.int64) and array.flags.c_contiguous, array.ctypes.data
+        fits, address = array.dtype in NUMPY_KINDS and array.flags.c_contiguous, array.ctypes.data
     else:
         fits, address = array.dtype in (paddle.float32, paddle.int64) and array.is_contiguous(), array.data_ptr()
     if not fits:
-        raise TypeError(f"expected contiguous numbers of type float32 or int64, found {array.dtype}")
+        raise TypeError(f"expected contiguous numbers of a type that kernels.cc knows, found {array.dtype}")
     return address
 
 
