@@ -37,7 +37,7 @@ import paddle
 imported = time.perf_counter()
 from lac import LAC
 lac = LAC(sys.argv[2] or None, sys.argv[1])
-cut = lac.model.released.cut
+cut = lac.model.released.cutter.cut_many
 """
 OFFICIAL = """
 import sys, time
@@ -65,7 +65,7 @@ def seconds(work):
 alone, batches = sentences[:200], [sentences[n : n + 100] for n in range(0, len(sentences), 100)]
 one_by_one, answers = seconds(lambda: [lac.run(text) for text in alone])
 together, batched = seconds(lambda: [answer for batch in batches for answer in lac.run(list(batch))])
-cutting = seconds(lambda: [cut(text) for text in sentences])[0] if cut else None
+cutting = seconds(lambda: cut(sentences))[0] if cut else None
 print(json.dumps({
     "import_s": imported - start, "start_s": ready - imported,
     "alone_per_s": len(alone) / one_by_one, "batch_per_s": len(sentences) / together,

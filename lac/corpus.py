@@ -21,13 +21,13 @@ of the word that it has most characters of, which matters to nothing.
 """
 
 import argparse
-import logging
 import re
 import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from elmo_chinese.checkpoint import write_text
+from elmo_chinese.cutter import JiebaCutter
 from elmo_chinese.options import fail
 from elmo_chinese.text import InputError, find_files, read_lines
 
@@ -92,17 +92,9 @@ def ends(pieces: Sequence[str]) -> List[int]:
     return np.cumsum([len(piece) for piece in pieces]).tolist()
 
 
-# jieba knows numbers and Latin words in half-width characters only.
-HALF_WIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
-
-
 def cut(text: str) -> List[str]:
     """Return the tokens of a text as jieba cuts it in half-width characters; joined up they are the text."""
-    import jieba  # loads its dictionary on first use; parsing does without
-
-    jieba.setLogLevel(logging.WARNING)
-    places = [0, *ends(list(jieba.cut(text.translate(HALF_WIDTH))))]
-    return [text[start:end] for start, end in zip(places, places[1:])]
+    return JiebaCutter().cut_many([text])[0]
 
 
 def project(words: Words, tokens: Sequence[str]) -> List[str]:

@@ -245,8 +245,8 @@ class Tagged(NamedTuple):
 
 def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = None) -> List[Tagged]:
     """Cut and tag texts; the order is kept, and a text gets the same tags alone or among others."""
-    cut, names = model.released.cut, model.tags
-    pieces = [(number, piece) for number, text in enumerate(texts) for piece in _pieces(cut(text))]
+    cut, names = model.released.cutter.cut_many(texts), model.tags
+    pieces = [(number, piece) for number, tokens in enumerate(cut) for piece in _pieces(tokens)]
     encoded = encode(model, [piece for _, piece in pieces])
     paths = predict_ids(model, encoded) if pieces else []
     weights = ranker.weights(encoded.words, paths) if ranker and pieces else itertools.repeat(None)

@@ -65,7 +65,7 @@ def _sentence(released: Dictionaries, known: Dict[str, int], words: Words, cut_a
         kinds = sorted({released_kind(name) for name in known} - {""})
         raise ValueError(f"unknown type {released_kind(unknown)!r}; the model has {', '.join(kinds)}")
     tokens, tags, place = [], [], 0
-    for token in released.cut("".join(word for word, _ in words)):
+    for token in released.cutter.cut_many(["".join(word for word, _ in words)])[0]:
         crossed = cut_at_words and any(inner in starts for inner in range(place + 1, place + len(token)))
         for piece in token if crossed else [token]:  # what is no token falls into characters, as at prediction
             tokens.append(piece)

@@ -11,7 +11,7 @@ LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "elmo_embed", *PROGRAMS}
 SOURCES = sorted(
     path
     for path in ROOT.rglob("*.py")
-    if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks", "build", "runs")
+    if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks", "build", "runs", "setup.py")
     and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 
