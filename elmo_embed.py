@@ -24,7 +24,6 @@ Top to bottom: sentences to vectors, files, the command.
 """
 
 import io
-import os
 import shutil
 import struct
 import sys
@@ -32,11 +31,11 @@ import tempfile
 import time
 import zlib
 from argparse import RawDescriptionHelpFormatter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from elmo_chinese import runtime
+from elmo_chinese import files, runtime
 from elmo_chinese.archive import local_folder
 from elmo_chinese.checkpoint import CheckpointError
 from elmo_chinese.corpus.sentences import segment
@@ -354,25 +353,19 @@ def writing(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
         raise OptionError(f"--output {path}: the name must end in {' or '.join(FILES)}")
     if path.is_dir():
         raise OptionError(f"--output {path}: is a folder; give the name of a file")
-    beside = path.with_name(path.name + ".tmp")
-    with _write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = FILES[path.suffix](beside)
-
-    def write(key, array):
+    with ExitStack() as stack:
         with _write_errors(path):
-            file.write(key, array)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = FILES[path.suffix](stack.enter_context(files.writing(path)))
 
-    try:
+        def write(key, array):
+            with _write_errors(path):
+                file.write(key, array)
+
         yield write
         with _write_errors(path):
             file.close()
-            with open(beside, "rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(beside, path)
-    finally:
-        if beside.exists():
-            beside.unlink()
+            stack.close()
 
 
 # --- the command ---

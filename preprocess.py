@@ -36,7 +36,7 @@ from elmo_chinese.corpus.sentences import normalise, segment, split_sentences, t
 from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.corpus.workers import in_order
-from elmo_chinese.files import write_text
+from elmo_chinese.files import CheckpointError, lock_file, move, write_text
 from elmo_chinese.metrics import Progress, duration, say
 from elmo_chinese.options import Parser, fail, positive_int, share
 from elmo_chinese.text import InputError
@@ -191,7 +191,15 @@ def remember(path: Path, count: int, size: int) -> Seen:
 
 
 def sentences(options) -> None:
-    """The `sentences` command."""
+    """The `sentences` command; one at a time for each output."""
+    output = Path(options.output).resolve()
+    busy = f"another run is writing to {options.output}; let it end, or choose another --output"
+    with lock_file(output.with_name(output.name + ".lock"), busy):
+        make_sentences(options)
+
+
+def make_sentences(options) -> None:
+    """Make the corpus, or what an interrupted run left of it to make."""
     start = time.perf_counter()
     output = Path(options.output)
     tokenizer(options.user_dict)  # a wrong dictionary is found at once, and forked workers share it
@@ -254,7 +262,7 @@ def finish(output: Path, files: List[dict], state: Dict[str, Any], writers: List
     summary = summarise(files, state)
     write_text(output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     plot(summary, output / "summary.png")
-    os.replace(output / ".unfinished", output / ".finished")  # from here on it is whole, also if we are killed
+    move(output / ".unfinished", output / ".finished")  # from here on it is whole, also if we are killed
     shutil.rmtree(output / ".finished")
 
 
@@ -342,7 +350,7 @@ def main(arguments=None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         {"sentences": sentences, "vocabulary": vocabulary}[options.command](options)
-    except InputError as error:
+    except (InputError, CheckpointError) as error:
         fail(error)
     except OSError as error:
         fail(InputError(f"cannot write {options.output}: {error.strerror}"))

@@ -17,13 +17,11 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
-import time
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.files import damage, write_sums
+from elmo_chinese.files import damage, lock_file, remove_unfinished, write_sums, writing
+from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError, PathLike, find_files, read_lines
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -45,8 +43,6 @@ class Shard(NamedTuple):
 
 
 CACHE_FILES = ("tokens.i4", "starts.i8", "key")
-# What a killed process left of a cache is deleted when it is so old, in seconds.
-ABANDONED = 86400.0
 
 
 def _stamp(path: Path) -> Tuple[int, int]:
@@ -90,44 +86,56 @@ def _write_encoded(path: Path, vocabulary: Vocabulary, folder: Path) -> None:
 
 
 def encode_shard(path: Path, vocabulary: Vocabulary, cache_dir: Path) -> Shard:
-    """Return a shard from the cache, encoding it first if its text or the vocabulary is new.
+    """Return a shard from the cache, encoding it first if its text or the vocabulary is new, or the cache is damaged.
 
-    Several processes may do this at once: each writes beside, the first to rename wins.
+    Of several processes that want the same shard one encodes it, and the others wait.
 
     Raises:
-        InputError: the text changes meanwhile, the cache cannot be written, or is not as it was written.
+        InputError: the text changes meanwhile, or the cache cannot be written.
     """
     text = (path, _stamp(path))
     key = _shard_key(path, vocabulary)
     folder = cache_dir / f"{key}.2"  # the second form of the cache
-    if not folder.is_dir():
+    found, problem = _open_encoded(folder, key, vocabulary)
+    if found is None:
         try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(cache_dir)
-            beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=cache_dir))
+            with lock_file(cache_dir / f"{key}.lock"):
+                found, problem = _open_encoded(folder, key, vocabulary)  # another process may have been quicker
+                if found is None:
+                    if folder.exists():
+                        say(f"warning: {problem}; it is made anew from {path}")
+                    remove_unfinished(cache_dir)
+                    remove_unfinished(cache_dir, key, age=0)
+                    _fill(folder, key, text, vocabulary)
+                    found, problem = _open_encoded(folder, key, vocabulary)
         except OSError as error:
-            raise InputError(f"cannot write the token cache to {cache_dir}: {error.strerror}; choose a --cache_dir")
-        try:
-            _write_encoded(path, vocabulary, beside)
-            if _stamp(path) != text[1] and _shard_key(path, vocabulary) != key:
-                raise InputError(f"{path} changed while it was read; start again when nothing writes to it")
-            (beside / "key").write_text(key, encoding="ascii")
-            write_sums(beside, CACHE_FILES)
-            os.rename(beside, folder)
-        except OSError as error:
-            if not folder.is_dir():
-                raise InputError(f"cannot write the token cache to {folder}: {error.strerror}; choose a --cache_dir")
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    mapped = [folder / "tokens.i4", folder / "starts.i8"]
-    files = [text, *((path, _stamp(path)) for path in mapped)]
+            raise InputError(f"cannot write the token cache to {folder}: {error.strerror}; choose a --cache_dir")
+    if found is None:
+        raise InputError(f"{problem}, just after it was written; choose a --cache_dir on another disk")
+    mapped = [folder / name for name in CACHE_FILES[:2]]
+    return Shard(key, *found, [text, *((path, _stamp(path)) for path in mapped)])
+
+
+def _fill(folder: Path, key: str, text: Tuple[Path, Tuple[int, int]], vocabulary: Vocabulary) -> None:
+    """Encode a text, whose size and time of change are given, to a folder of the cache."""
+    path, stamp = text
+    with writing(folder) as beside:
+        beside.mkdir()
+        _write_encoded(path, vocabulary, beside)
+        if _stamp(path) != stamp and _shard_key(path, vocabulary) != key:
+            raise InputError(f"{path} changed while it was read; start again when nothing writes to it")
+        (beside / "key").write_text(key, encoding="ascii")
+        write_sums(beside, CACHE_FILES)
+
+
+def _open_encoded(folder: Path, key: str, vocabulary: Vocabulary) -> Tuple[Optional[List[np.ndarray]], Optional[str]]:
+    """Return tokens and starts of a folder of the cache, or None and what is wrong with it."""
     problem = damage(folder, CACHE_FILES)
-    if not problem:
-        tokens, starts = (np.asarray(np.memmap(path, "<" + path.suffix[1:], mode="r")) for path in mapped)
-        problem = _disagreement(folder, key, tokens, starts, vocabulary)
     if problem:
-        raise InputError(f"{problem}; delete the folder {folder}, it will be made anew from {path}")
-    return Shard(key, tokens, starts, files)
+        return None, problem
+    tokens, starts = (np.asarray(np.memmap(folder / n, "<" + n[-2:], mode="r")) for n in CACHE_FILES[:2])
+    problem = _disagreement(folder, key, tokens, starts, vocabulary)
+    return (None, problem) if problem else ([tokens, starts], None)
 
 
 def _disagreement(
@@ -141,13 +149,6 @@ def _disagreement(
     if tokens.min() < 0 or tokens.max() >= vocabulary.size:
         return f"{folder}: holds ids beyond the {vocabulary.size} words of the vocabulary"
     return None
-
-
-def _remove_abandoned(cache_dir: Path) -> None:
-    """Delete what killed processes left half-written."""
-    for folder in cache_dir.glob(".writing-*"):
-        if time.time() - _stamp(folder)[1] / 1e9 > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class BidirectionalReader:
@@ -284,8 +285,8 @@ class BidirectionalReader:
                     continue
             raise InputError(
                 f"{path} {'changed' if path.exists() else 'vanished'} while it was being used; "
-                + ("put it back as it was" if number == 0 else f"delete the folder {path.parent}, it will be made anew")
-                + ", then go on from the last checkpoint with --load_dir auto"
+                + ("put it back as it was, then resume" if number == 0 else "resume, it will be made anew:")
+                + " from the last checkpoint with --load_dir auto"
             )
 
     def _gather(self, pieces: np.ndarray) -> Tuple[Batch, np.ndarray]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from elmo_chinese import checkpoint, kernels, runtime, session
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.checkpoint import CheckpointError, Score
 from elmo_chinese.gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
 from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
 from elmo_chinese.options import HPARAMS, OWN, RETIRED, SIZES, OptionError, fail, make_parser, parse
@@ -360,7 +360,7 @@ def resume(found, lm, optimizer, train_reader, options):
     return found.info["progress"], states
 
 
-def save_checkpoint(run, progress, states, dev, best):
+def save_checkpoint(run, progress, states, dev):
     """Write everything a resumed run needs; all processes call this, the first one writes."""
     arrays = {**run.train_reader.state_dict(), **gather_states(states)}
     if dist.get_rank() == 0:
@@ -378,9 +378,10 @@ def save_checkpoint(run, progress, states, dev, best):
             "versions": versions(),
         }
         moments = checkpoint.optimizer_arrays(run.optimizer, run.lm)
+        score = Score(-dev["perplexity"], run.dev_reader.corpus) if dev else None
         root, keep = run.options.para_save_dir, run.options.keep
         run.log.sync()
-        checkpoint.save(root, info, run.lm.state_dict(), moments, arrays, run.vocabulary.text, keep, best)
+        checkpoint.save(root, info, run.lm.state_dict(), moments, arrays, run.vocabulary.text, keep, score)
     if dist.get_world_size() > 1:
         dist.barrier()
 
@@ -452,7 +453,7 @@ def train(run, progress, states):
         if run.dev_reader and (step % options.dev_interval == 0 or last):
             dev, best = log_evaluation(run, progress, states)
         if step % options.save_interval == 0 or best or last or stop:
-            save_checkpoint(run, progress, states, dev, best)
+            save_checkpoint(run, progress, states, dev)
     if run.log:
         if options.visualdl_embeddings:
             write_vectors(run)

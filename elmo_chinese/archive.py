@@ -3,7 +3,7 @@
     ~/.cache/elmo_chinese/        or $XDG_CACHE_HOME/elmo_chinese
       <key>/                      an unpacked archive; there only when it is complete
       <key>.part, <key>.tag       a download under way, and which version of the file it is
-      <key>.unpacking/            unpacking under way
+      <key>.….tmp/                unpacking under way
       <key>.lock                  held by the process that works on this key
 
 The key is a hash of the archive's content, for an address a hash of the address: delete `<key>/` to have it
@@ -16,24 +16,18 @@ import hashlib
 import http.client
 import itertools
 import os
-import shutil
 import tarfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, Callable, Iterator, Optional, Union
 
-from elmo_chinese.checkpoint import MODEL_FILE
-from elmo_chinese.files import cache_folder
+from elmo_chinese.checkpoint import MODEL_FILE, resolve
+from elmo_chinese.files import cache_folder, lock_file, remove_unfinished, sha256, write_text, writing
 from elmo_chinese.metrics import Progress, say
 from elmo_chinese.text import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes that fetch the same archive at once are not kept apart
-    fcntl = None
 
 # The released archive unpacks to 0.4 GB in 17 files; one of our checkpoints at its sizes to about 2 GB in 6.
 MAX_BYTES = 2**34
@@ -59,9 +53,9 @@ def local_folder(path_or_address: PathLike, cache_dir: Optional[PathLike] = None
     """Return the folder that holds a pretrained model.
 
     Args:
-        path_or_address: a folder (returned as it is), a `.tar.gz` file of one (unpacked once), or the http(s)
-            address of such a file (downloaded and unpacked once; a download that was cut goes on where it
-            stopped).
+        path_or_address: a folder (returned as it is; of a run, its best checkpoint), a `.tar.gz` file of one (unpacked
+            once), or the http(s) address of such a file (downloaded and unpacked once; a download that was cut goes
+            on where it stopped).
         cache_dir: where archives are unpacked to; default: `files.cache_folder()`.
 
     Returns:
@@ -74,20 +68,23 @@ def local_folder(path_or_address: PathLike, cache_dir: Optional[PathLike] = None
     name, path = str(path_or_address), Path(path_or_address)
     if not is_address(name):
         if path.is_dir():
-            return path
+            return resolve(path)
         if not path.is_file():
             raise InputError(f"{path}: no such folder or archive (looked from {os.getcwd()})")
     cache = Path(cache_dir) if cache_dir else cache_folder()
     key = hashlib.sha256(name.encode("utf-8")).hexdigest()[:32] if is_address(name) else _content_key(path)
     folder = cache / key
     if not folder.is_dir():
-        with _locked(cache, key):
+        with ExitStack() as stack:
+            with _written(folder):
+                stack.enter_context(lock_file(cache / f"{key}.lock"))  # the processes of a run want it all at once
             if not folder.is_dir():  # another process may have been quicker
                 _fill(folder, name)
     return _model_folder(folder, name)
 
 
 def _fill(folder: Path, name: str) -> None:
+    remove_unfinished(folder.parent, folder.name, age=0)  # nobody else is at work on it
     if not is_address(name):
         unpack(Path(name), folder, name)
         return
@@ -100,18 +97,14 @@ def _fill(folder: Path, name: str) -> None:
 
 
 def _content_key(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            for block in iter(lambda: file.read(2**22), b""):
-                digest.update(block)
+        return sha256(path)[:32]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}")
-    return digest.hexdigest()[:32]
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _written(path: Path) -> Iterator[None]:
     """Turn a failure to write into an error that says where."""
     try:
         yield
@@ -121,22 +114,9 @@ def _writing(path: Path) -> Iterator[None]:
         )
 
 
-@contextmanager
-def _locked(cache: Path, key: str) -> Iterator[None]:
-    """Keep other processes (of a distributed run, say) from working on the same key."""
-    path = cache / f"{key}.lock"
-    with _writing(path):
-        cache.mkdir(parents=True, exist_ok=True)
-        file = open(path, "wb")
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
-    with file:
-        yield
-
-
 def _write(file: BinaryIO, block: bytes, path: Path) -> None:
     """Write all of a block to an unbuffered file."""
-    with _writing(path):
+    with _written(path):
         rest = memoryview(block)
         while rest:
             rest = rest[file.write(rest) :]
@@ -216,6 +196,7 @@ def _fetch_rest(address: str, part: Path) -> None:
     with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT) as response:
         if response.status != 206:
             have = 0
+            _forget(part)  # before the new version is noted: its rest would fit what is there of the old one
             _note_version(response.headers, tag)
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             _forget(part)
@@ -226,7 +207,7 @@ def _fetch_rest(address: str, part: Path) -> None:
             raise InputError(f"{address}: {total:,} bytes, more than the {MAX_BYTES:,} that are accepted")
         say(f"downloading {address}: {_megabytes(total)}" + (f", going on from {_megabytes(have)}" if have else ""))
         progress = Progress(total, "MB", 10**6, have) if total else None
-        with _writing(part):
+        with _written(part):
             file = open(part, "ab" if have else "wb", buffering=0)
         with file:
             for block in iter(lambda: response.read(BLOCK), b""):
@@ -244,11 +225,9 @@ def _note_version(headers, tag: Path) -> None:
     """Keep what tells this version of a remote file from others, if the server says it."""
     etag = headers.get("ETag", "")
     version = headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
-    with _writing(tag):
-        if version:
-            tag.write_text(version, encoding="utf-8")
-        elif tag.exists():
-            tag.unlink()
+    if version:
+        with _written(tag):
+            write_text(tag, version)
 
 
 def _forget(part: Path) -> None:
@@ -303,20 +282,14 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
             a folder, lies outside the folder, comes twice, or is too much (`MAX_BYTES`, `MAX_MEMBERS`).
     """
     say(f"unpacking {name} to {folder}")
-    beside = folder.with_name(folder.name + ".unpacking")
-    shutil.rmtree(beside, ignore_errors=True)  # left over from a killed process
-    try:
+    with _written(folder), writing(folder) as beside:
         extract(archive, beside, name)
         _model_folder(beside, name)
-        with _writing(folder):
-            os.rename(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def extract(archive: Path, folder: Path, name: str, wanted: Callable[[str], bool] = lambda member_name: True) -> None:
     """Unpack the wanted members of any `.tar.gz` into a new folder; arguments and errors as of `unpack`."""
-    with _writing(folder):
+    with _written(folder):
         folder.mkdir(parents=True)
     try:
         _extract(archive, folder, name, wanted)
@@ -371,18 +344,16 @@ def _objection(member: tarfile.TarInfo, count: int, total: int) -> Optional[str]
 
 def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     """Write one member; owner, mode and times are left aside."""
-    with _writing(target):
+    with _written(target):
         (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
     if member.isdir():
         return
     source, written = tar.extractfile(member), 0
-    with _writing(target):
+    with _written(target):
         file = open(target, "xb", buffering=0)
     with file:
         for block in iter(lambda: source.read(BLOCK), b""):
             _write(file, block, target)
             written += len(block)
-        with _writing(target):
-            os.fsync(file.fileno())
     if written != member.size:
         raise EOFError(f"{member.name} is cut short")

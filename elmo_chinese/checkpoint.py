@@ -8,8 +8,9 @@
         vocabulary.txt     the vocabulary that the word ids mean
         checkpoint.json    model sizes, flags, step, tokens seen, seed, versions, dev perplexity, …
         SHA256SUMS         checksums of the files above (`sha256sum -c SHA256SUMS` reads it)
+      best_00008000_1a2b3c4d/  the same files (hard links) of the best checkpoint; its name tells its content
       latest               name of the folder written last
-      best                 name of the folder with the lowest dev perplexity
+      best                 name of the folder of the best checkpoint
 
 The random numbers of a step are a function of seed and step (`bilm.StepRandom`, `reader.py`), so those
 two are the whole random state.
@@ -18,26 +19,29 @@ two are the whole random state.
 import json
 import math
 import os
-import pickle
 import re
-import shutil
-import time
-import zipfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.files import SUMS_FILE, CheckpointError, damage, sync, write_sums, write_text
-from elmo_chinese.metrics import say
+from elmo_chinese.arrays import check_arrays, read_arrays, read_npz
+from elmo_chinese.files import (
+    SUMS_FILE,
+    CheckpointError,
+    damage,
+    link_folder,
+    lock_folder,
+    remove,
+    remove_unfinished,
+    sha256,
+    write_sums,
+    write_text,
+    writing,
+)
 from elmo_chinese.require_paddle import paddle
 
 import numpy as np
 import paddle.distributed as dist
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are not kept apart
-    fcntl = None
 
 MODEL_FILE = "model.pdparams"
 OPTIMIZER_FILE = "model.pdopt"
@@ -46,31 +50,15 @@ VOCABULARY_FILE = "vocabulary.txt"
 INFO_FILE = "checkpoint.json"
 PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 
+# The names that `latest` and `best` may hold; older versions had no folders of their own for the best one.
+FOLDERS = {"latest": re.compile(r"step_\d{8,}"), "best": re.compile(r"best_\d{8,}_[0-9a-f]{8}|step_\d{8,}")}
+
 PathLike = Union[str, Path]
-LOCK_TRIES = 10  # half a second apart
-
-
-def _lock(folder, root, flag):
-    for wait in (*[0.5] * LOCK_TRIES, None):
-        try:
-            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if wait is None:
-                raise CheckpointError(
-                    f"another run is at work in {root} (it may have outlived its terminal or run.sh; `pgrep -af train` "
-                    f"shows it); let it end, stop it with `kill`, or choose another {flag}"
-                )
-            time.sleep(wait)
-        except OSError as error:
-            return say(f"warning: {root} cannot be locked ({error.strerror}); let no other run write to it")
 
 
 @contextmanager
 def only_run(root: Path, flag: str) -> Iterator[None]:
-    """Make the folder of a run, and keep other runs out of it while this one lasts.
-
-    The folder itself is locked, by the first process; killed, too, it loses the lock. One that is about to end is
-    given some seconds.
+    """Make the folder of a run, and keep other runs out of it while this one lasts; the first process locks it.
 
     Args:
         root: the folder. flag: that which names it, for messages.
@@ -78,22 +66,33 @@ def only_run(root: Path, flag: str) -> Iterator[None]:
     Raises:
         CheckpointError: nothing can be written there, or another run is at work there.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {root}: {error.strerror}; choose another {flag}")
-    if not fcntl or dist.get_rank() != 0:
+    busy = (
+        f"another run is at work in {root} (it may have outlived its terminal or run.sh; `pgrep -af train` shows it); "
+        f"let it end, stop it with `kill`, or choose another {flag}"
+    )
+    with ExitStack() as stack:
+        try:
+            if dist.get_rank() == 0:
+                stack.enter_context(lock_folder(root, busy))
+            root.mkdir(parents=True, exist_ok=True)
+            probe = root / f".writable-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {root}: {error.strerror}; choose another {flag}")
         yield
-        return
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        _lock(folder, root, flag)
-        yield
-    finally:
-        os.close(folder)
+
+
+class Score(NamedTuple):
+    """By what the best checkpoint of a run is known.
+
+    Attributes:
+        value: the higher the better: F1, or minus the perplexity.
+        text: checksum of the text it was measured on; scores on different texts are not compared.
+    """
+
+    value: float
+    text: str
 
 
 class Checkpoint(NamedTuple):
@@ -104,99 +103,6 @@ class Checkpoint(NamedTuple):
     model: Dict[str, np.ndarray]
     optimizer: Dict[str, np.ndarray]
     state: Dict[str, np.ndarray]
-
-
-class _Type:
-    """Stands for `numpy.dtype` in a pickle: takes the name of a type of numbers and its order of bytes."""
-
-    def __init__(self, name, *_):
-        self.name, self.order = name, "="
-
-    def __setstate__(self, state):
-        self.order = state[1]
-
-
-class _Array:
-    """Stands for `numpy.ndarray` in a pickle: takes shape, type and bytes, and believes none of them."""
-
-    def __init__(self, *_):
-        self.array = None
-
-    def __setstate__(self, state):
-        _, shape, kind, fortran, content = state
-        if not re.fullmatch("[<>=|][biuf][1248]", kind.order + kind.name):
-            raise pickle.UnpicklingError(f"it asks for the type {kind.order + kind.name}, which is not of numbers")
-        self.array = array_from(content, np.dtype(kind.order + kind.name), shape, fortran)
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Reads what `paddle.save` writes for dictionaries of arrays and refuses every other class.
-
-    It is Python's own of the two unpicklers, because the other sets aside as much memory as a pickle tells it to.
-    """
-
-    STAND_INS = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Type}
-
-    def find_class(self, module, name):
-        if module.split(".")[0] == "numpy" and name in self.STAND_INS:
-            return self.STAND_INS[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-
-
-class _Bounded:
-    """A file from which no more can be asked for than is there, because memory is set aside for what is asked for."""
-
-    def __init__(self, file):
-        self.file, self.size, self.readline = file, os.fstat(file.fileno()).st_size, file.readline
-
-    def read(self, count):
-        if count > self.size - self.file.tell():
-            raise EOFError(f"{count} bytes are announced, {self.size - self.file.tell()} are left")
-        return self.file.read(count)
-
-
-def array_from(content: bytes, kind: np.dtype, shape: Tuple[int, ...], fortran: bool) -> np.ndarray:
-    """Return bytes as an array, after comparing their number with the shape; nothing is set aside before."""
-    if kind.hasobject or len(content) != kind.itemsize * math.prod(shape):
-        raise ValueError(f"shape {shape} of {kind} does not fit {len(content)} bytes")
-    return np.ndarray(shape, kind, content, order="F" if fortran else "C")
-
-
-def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
-    """Return the arrays of a `.pdparams` or `.pdopt` file without executing code from it.
-
-    Raises:
-        CheckpointError: damaged, or holds something else than arrays.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = _ArrayUnpickler(_Bounded(file)).load()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}")
-    except Exception as error:  # a damaged pickle raises nearly anything; all of it means the same here
-        raise CheckpointError(f"{path}: not a readable Paddle parameter file: {error}")
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected named arrays, found {type(content).__name__}")
-    content.pop("StructuredToParameterName@@", None)
-    arrays = {name: value.array for name, value in content.items() if isinstance(value, _Array)}
-    wrong = [str(name) for name in content if arrays.get(name) is None or not isinstance(name, str)]
-    if wrong:
-        raise CheckpointError(f"{path}: not arrays: {', '.join(wrong[:5])}")
-    return arrays
-
-
-def _read_state(path: Path) -> Dict[str, np.ndarray]:
-    """Return the arrays of an `.npz` that `np.savez` wrote, after comparing what it announces with its size."""
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    arrays = {}
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > os.path.getsize(path):
-                raise ValueError(f"{entry.filename} announces {entry.file_size} bytes")
-            with archive.open(entry) as file:
-                shape, fortran, kind = readers[np.lib.format.read_magic(file)](file)
-                arrays[entry.filename[: -len(".npy")]] = array_from(file.read(), kind, shape, fortran)
-    return arrays
 
 
 def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
@@ -246,13 +152,16 @@ def _steps(root: Path) -> List[int]:
     return sorted(int(entry.name[5:]) for entry in root.iterdir() if re.fullmatch(r"step_\d{8,}", entry.name))
 
 
-def _pointer(root: Path, name: str) -> Optional[int]:
-    """Return the step that `latest` or `best` names, None if it names no folder there."""
+def _pointed(root: Path, name: str) -> Optional[Path]:
+    """Return the folder that `latest` or `best` names, None if it names no folder there."""
     try:
-        found = re.fullmatch(r"step_(\d{8,})", (root / name).read_text(encoding="utf-8").strip())
+        found = (root / name).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return int(found[1]) if found and step_folder(root, int(found[1])).is_dir() else None
+    return root / found if FOLDERS[name].fullmatch(found) and (root / found).is_dir() else None
+
+
+# --- writing ---
 
 
 def save(
@@ -263,68 +172,121 @@ def save(
     state: Dict[str, np.ndarray],
     vocabulary: str,
     keep: int = 3,
-    best: bool = False,
+    score: Optional[Score] = None,
 ) -> Path:
     """Write the checkpoint of step `info["step"]`, then drop those not wanted any more.
 
     Args:
         root: the folder of all checkpoints of a run; made if needed.
-        info: goes to `checkpoint.json` as it is.
+        info: goes to `checkpoint.json` as it is, with the score.
         model, optimizer: named tensors or arrays.
         state: named arrays.
         vocabulary: text of the vocabulary file.
         keep: so many of the newest stay, besides the best one.
-        best: this one has the lowest dev perplexity so far.
+        score: of this one, None if it was not evaluated.
 
     Raises:
         CheckpointError: writing failed (disk full, no permission …); what was there is intact.
     """
     root = Path(root)
     folder = step_folder(root, info["step"])
-    beside = folder.with_name(folder.name + ".tmp")
+    text = json.dumps({**info, "score": score and score._asdict()}, indent=1, ensure_ascii=False, sort_keys=True)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(root)
-        beside.mkdir()
-        paddle.save(model, str(beside / MODEL_FILE))
-        paddle.save(optimizer, str(beside / OPTIMIZER_FILE))
-        np.savez(beside / STATE_FILE, **state)
-        (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
-        text = json.dumps(info, indent=1, ensure_ascii=False, sort_keys=True)
-        (beside / INFO_FILE).write_bytes((text + "\n").encode("utf-8"))
-        write_sums(beside, PAYLOAD)
-        for name in (*PAYLOAD, SUMS_FILE):
-            sync(beside / name)
-        sync(beside)
-        if folder.exists():  # left over from a run that was taken back to an earlier step
-            os.replace(folder, folder.with_name(folder.name + ".old.tmp"))
-        os.replace(beside, folder)
-        write_text(root / "latest", folder.name + "\n")
-        if best:
-            write_text(root / "best", folder.name + "\n")
-        sync(root)
+        _clean_up(root)
+        with writing(folder) as beside:
+            beside.mkdir()
+            paddle.save(model, str(beside / MODEL_FILE))
+            paddle.save(optimizer, str(beside / OPTIMIZER_FILE))
+            np.savez(beside / STATE_FILE, **state)
+            (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
+            (beside / INFO_FILE).write_bytes((text + "\n").encode("utf-8"))
+            write_sums(beside, PAYLOAD)
+        if score:
+            _choose_best(root, score.text)
+        write_text(root / "latest", folder.name + "\n")  # last: a run resumes from here, and evaluates no more
     except (OSError, RuntimeError, ValueError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointError(
             f"could not write the checkpoint of step {info['step']} to {folder}: {error}; older ones are intact"
         )
-    remove_unfinished(root)
-    _prune(root, info["step"], keep)
+    # Later steps belong to a run that was taken back to an earlier step; they are not ours to count.
+    for old in [known for known in _steps(root) if known <= info["step"]][:-keep]:
+        remove(step_folder(root, old))
     return folder
 
 
-def remove_unfinished(root: Path) -> None:
-    """Delete the half-written folders that a killed run left behind."""
-    for entry in root.glob("step_*.tmp"):
-        shutil.rmtree(entry, ignore_errors=True)
+def _clean_up(root: Path) -> None:
+    """Delete what a killed run left half-written, and give a `best` of an older version a folder of its own."""
+    for start in ("step_", "best", "latest"):
+        remove_unfinished(root, start, age=0)
+    best = _pointed(root, "best")
+    if best and best.name.startswith("step_"):
+        _set_best(root, best)
 
 
-def _prune(root: Path, step: int, keep: int) -> None:
-    best = _pointer(root, "best")
-    # Later steps belong to a run that was taken back to an earlier step; they are not ours to count.
-    for old in [known for known in _steps(root) if known <= step][:-keep]:
-        if old != best:
-            shutil.rmtree(step_folder(root, old), ignore_errors=True)
+def _choose_best(root: Path, text: str) -> None:
+    """Make that checkpoint the best which has the highest score on a text, of all that are there and sound."""
+    before, values = best_of(root), {}
+    for folder in [before, *(step_folder(root, step) for step in _steps(root))]:
+        score = _score(folder) if folder else None
+        if score and score.text in (text, "") and not math.isnan(score.value):
+            values[folder] = score.value
+    for folder in sorted(values, key=values.get, reverse=True):  # of equal ones the first, which is the one before
+        if folder == before:
+            return
+        if not damage(folder, PAYLOAD):
+            return _set_best(root, folder)
+
+
+def _set_best(root: Path, folder: Path) -> None:
+    name = f"best_{folder.name[len('step_') :]}_{sha256(folder / SUMS_FILE)[:8]}"
+    link_folder(folder, root / name)
+    write_text(root / "best", name + "\n")
+    for other in root.glob("best_*"):
+        if other.name != name:
+            remove(other)
+
+
+def _score(folder: Path) -> Optional[Score]:
+    """Return the score of a checkpoint, None if it was not evaluated or cannot be read."""
+    try:
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        if "score" not in info:
+            return _older_score(info)
+        return Score(float(info["score"]["value"]), str(info["score"]["text"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _older_score(info: Dict[str, Any]) -> Score:
+    """Return the score of a checkpoint of a version that did not note it, nor on which text it was measured."""
+    dev = info["dev"]
+    return Score(-float(dev["perplexity"]) if "perplexity" in dev else float(dev["f1"]), "")
+
+
+# --- finding ---
+
+
+def best_of(root: PathLike) -> Optional[Path]:
+    """Return the best checkpoint of a run, None if none was evaluated."""
+    pointed = _pointed(Path(root), "best")
+    if pointed:
+        return pointed
+    # The pointer is damaged: only a process that was killed leaves more than one of these.
+    folders = [folder for folder in Path(root).glob("best_*") if FOLDERS["best"].fullmatch(folder.name)]
+    return max((folder for folder in folders if _score(folder)), key=_score, default=None)
+
+
+def resolve(path: PathLike) -> Path:
+    """Return the checkpoint that a path stands for.
+
+    The folder of a run stands for its best checkpoint; if none was evaluated, for its newest. Any other path stands for
+    itself.
+    """
+    folder = Path(path)
+    if (folder / INFO_FILE).exists():
+        return folder
+    return best_of(folder) or next(candidates(folder), folder)
 
 
 def load(path: PathLike) -> Checkpoint:
@@ -336,6 +298,8 @@ def load(path: PathLike) -> Checkpoint:
     folder = Path(path)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint folder (looked from {os.getcwd()})")
+    if not (folder / SUMS_FILE).exists() and not (folder / INFO_FILE).exists():
+        raise CheckpointError(f"{folder}: no checkpoint in it; training writes one after a while, or asked to stop")
     verify(folder)
     try:
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
@@ -344,7 +308,7 @@ def load(path: PathLike) -> Checkpoint:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / INFO_FILE}: cannot be read: {error}")
     try:
-        state = _read_state(folder / STATE_FILE)
+        state = read_npz(folder / STATE_FILE)
     except Exception as error:  # a damaged archive raises nearly anything; all of it means the same here
         raise CheckpointError(f"{folder / STATE_FILE}: cannot be read: {error}")
     return Checkpoint(folder, info, read_arrays(folder / MODEL_FILE), read_arrays(folder / OPTIMIZER_FILE), state)
@@ -376,24 +340,12 @@ def check_info(found: Checkpoint, kinds: Dict[str, Any]) -> None:
         raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can go on from it")
 
 
-def check_arrays(expected: Dict[str, Sequence[int]], arrays: Dict[str, np.ndarray], where: PathLike) -> None:
-    """Raise `CheckpointError` if named arrays are not those of these shapes, or not float32."""
-    for name in {**expected, **arrays}:
-        wanted, found = expected.get(name), arrays.get(name)
-        if wanted is None or found is None or list(found.shape) != list(wanted) or found.dtype != np.float32:
-            there = "nothing" if found is None else f"{list(found.shape)} of {found.dtype}"
-            raise CheckpointError(
-                f"{where}: does not belong together with the rest: {name} should be "
-                f"{'nothing' if wanted is None else f'{list(wanted)} of float32'}, is {there}"
-            )
-
-
 def candidates(root: PathLike) -> Iterator[Path]:
-    """Yield the checkpoint folders of a run that may be gone on from: `latest` first, then the ones before it."""
+    """Yield the checkpoint folders that a run may be resumed from: `latest` first, then the ones before it."""
     root = Path(root)
     steps = _steps(root)
-    latest = _pointer(root, "latest")
-    for step in reversed(steps if latest is None else [step for step in steps if step <= latest]):
+    latest = _pointed(root, "latest")
+    for step in reversed(steps if latest is None else [step for step in steps if step <= int(latest.name[5:])]):
         yield step_folder(root, step)
 
 
@@ -410,5 +362,7 @@ def load_newest(root: PathLike) -> Tuple[Optional[Checkpoint], List[str]]:
         except CheckpointError as error:
             damages.append(str(error))
     if damages:
-        raise CheckpointError(f"no checkpoint in {root} can be read:\n  " + "\n  ".join(damages))
+        best = best_of(root)
+        hint = f"\n--load_dir {best} goes back to the best one" if best else ""
+        raise CheckpointError(f"no checkpoint in {root} can be read:\n  " + "\n  ".join(damages) + hint)
     return None, damages

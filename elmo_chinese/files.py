@@ -1,20 +1,41 @@
-"""Files on the disk: written whole, and told from damaged ones by checksum. Needs no Paddle, which is slow to import.
+"""Files on the disk: written whole, by one process at a time, and told from damaged ones by checksum.
 
-SHA256SUMS holds the checksums of a folder's files in the form that `sha256sum -c SHA256SUMS` reads.
+Everything that is kept is written one way: beside its place, put on the disk, renamed, and the folder put on the disk
+(`writing`). A power cut or a kill leaves the old content or the new, and at most a name that ends in `.tmp`.
+
+SHA256SUMS holds the checksums of a folder's files in the form that `sha256sum -c SHA256SUMS` reads. Needs no Paddle,
+which is slow to import.
 """
 
+import glob
 import hashlib
 import os
+import secrets
+import shutil
 import stat
 import tempfile
+import time
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable, Optional
+from typing import Iterable, Iterator, Optional
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes that write to one folder are not kept apart
+    fcntl = None
 
 SUMS_FILE = "SHA256SUMS"
+# What a killed process left half-written is deleted when it was not touched for so long, in seconds.
+ABANDONED = 86400.0
+LOCK_TRIES = 10  # half a second apart
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or used; the message says which and why."""
+    """A checkpoint or the folder of a run that cannot be written, read or used; the message says which and why."""
+
+
+# --- writing ---
 
 
 def sync(path: Path) -> None:
@@ -28,12 +49,149 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder that is on the disk already, over what was there; that is there again if it fails."""
+    old = None
+    if target.is_dir():  # which no system replaces in one step
+        old = target.with_name(f"{target.name}.{secrets.token_hex(4)}.old.tmp")
+        os.replace(target, old)
+    try:
+        os.replace(source, target)
+    except OSError:
+        if old:
+            os.replace(old, target)
+        raise
+    sync(target.parent)
+    if old:
+        remove(old)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` for a file or a folder to be made; it takes the place of `path` when all went well.
+
+    A reader sees the old content or the new (in place of a folder, for a moment, none), never a part. If it fails, what
+    was there is there as it was, and nothing is left.
+    """
+    remove_unfinished(path.parent, f"{path.name}.")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield beside
+        for entry in [*beside.rglob("*"), beside] if beside.is_dir() else [beside]:
+            sync(entry)
+        move(beside, path)
+    finally:
+        remove(beside)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new content, never a part."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    sync(beside)
-    os.replace(beside, path)
+    """Write a small file in UTF-8, see `writing`."""
+    with writing(path) as beside:
+        beside.write_bytes(text.encode("utf-8"))
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make a folder of hard links to the files of another, see `writing`; of copies where there are no such links."""
+    with writing(target) as beside:
+        beside.mkdir()
+        for path in source.iterdir():
+            try:
+                os.link(path, beside / path.name)
+            except OSError:
+                shutil.copyfile(path, beside / path.name)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all in it, if it is there and can be deleted."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    try:
+        path.unlink()
+    except OSError:
+        pass
+
+
+def remove_unfinished(folder: Path, start: str = "", age: float = ABANDONED) -> None:
+    """Delete what killed processes left half-written in a folder under names with this start, `age` seconds ago."""
+    for left in folder.glob(f"{glob.escape(start)}*.tmp"):
+        try:
+            if time.time() - left.stat().st_mtime >= age:
+                remove(left)
+        except OSError:  # another process is deleting it
+            pass
+
+
+# --- one process at a time ---
+
+
+@contextmanager
+def lock_folder(folder: Path, busy: str) -> Iterator[None]:
+    """Make a folder and keep other processes that do this out of it meanwhile, however this one ends.
+
+    Args:
+        busy: what to say if another process is at work there and does not end within some seconds.
+
+    Raises:
+        CheckpointError: with `busy`.
+        OSError: the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = _lock(folder, busy) if fcntl else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+@contextmanager
+def lock_file(path: Path, busy: Optional[str] = None) -> Iterator[None]:
+    """Do the same with a file that is made for it and removed afterwards.
+
+    Args:
+        busy: None: wait for the other process as long as it takes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _lock(path, busy) if fcntl else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            remove(path)
+            os.close(handle)
+
+
+def _lock(path: Path, busy: Optional[str]) -> int:
+    """Open and lock a file or folder; return the handle, whose closing ends the lock."""
+    tries = 0
+    while True:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            if _is(path, handle):
+                return handle
+        except BlockingIOError:
+            tries += 1
+            if tries > LOCK_TRIES:
+                os.close(handle)
+                raise CheckpointError(busy)
+            time.sleep(0.5)
+        except OSError as error:
+            warnings.warn(f"{path} cannot be locked ({error.strerror}); let nothing else write there", stacklevel=4)
+            return handle
+        os.close(handle)  # another has the lock, or had it and has removed the file since it was opened here
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Say whether an open file is the one that a name stands for now."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+# --- checksums ---
 
 
 def sha256(path: Path) -> str:
@@ -71,6 +229,9 @@ def damage(folder: Path, names: Iterable[str]) -> Optional[str]:
         except OSError as error:
             return f"cannot read {folder / name}: {error.strerror}"
     return None
+
+
+# --- the cache ---
 
 
 def cache_folder() -> Path:

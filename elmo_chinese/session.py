@@ -65,19 +65,21 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
     """Return the checkpoint to go on from, None for a new run.
 
     Args:
-        load_dir: a checkpoint's folder; "auto": the newest sound one in `root`, if any; "": none.
+        load_dir: the folder of a checkpoint, or of a run, which means its newest sound one; "auto": that of `root`,
+            if any; "": none.
         root: the folder of the run. flag: that which names it, for messages.
 
     Raises:
         CheckpointError: it cannot be read.
         OptionError: a new run, but there are checkpoints in `root` already.
     """
-    if load_dir == "auto":
-        found, damages = checkpoint.load_newest(root)
+    if load_dir == "auto" or load_dir and any(checkpoint.candidates(load_dir)):
+        of = root if load_dir == "auto" else Path(load_dir)
+        found, damages = checkpoint.load_newest(of)
         for damage in damages:
             say(f"warning: {damage}; trying the one before")
         if found is None:
-            say(f"no checkpoint in {root} yet: starting afresh")
+            say(f"no checkpoint in {of} yet: starting afresh")
         return found
     if load_dir:
         return checkpoint.load(load_dir)

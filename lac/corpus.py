@@ -26,8 +26,8 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-from elmo_chinese.checkpoint import write_text
 from elmo_chinese.cutter import JiebaCutter
+from elmo_chinese.files import CheckpointError, lock_folder, write_text
 from elmo_chinese.options import fail
 from elmo_chinese.text import InputError, find_files, read_lines
 
@@ -199,7 +199,7 @@ def tags_of(lines: List[Words]) -> List[str]:
 
 
 def make(options) -> None:
-    """Write the files."""
+    """Draw the parts and write the files."""
     lines, problems = read_corpus(options.input, options.on_bad_line)
     parts = split(lines, options.dev_lines, options.test_lines, options.train_lines, options.seed)
     for name in ("dev", "test"):
@@ -211,7 +211,12 @@ def make(options) -> None:
     if problems:
         print(f"{len(problems)} lines skipped, the first: {problems[0]}")
     folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, f"another process is writing to {folder}; let it end, or choose another --output"):
+        write(parts, folder)
+
+
+def write(parts: Parts, folder: Path) -> None:
+    """Write the lines of each part, and the tag set."""
     tags = tags_of(parts.train)
     write_text(folder / "tag.dic", "".join(tag + "\n" for tag in tags))
     for name, part in parts._asdict().items():
@@ -245,7 +250,7 @@ def main(arguments=None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         make(options)
-    except InputError as error:
+    except (InputError, CheckpointError) as error:
         fail(error)
     except ImportError:
         fail(InputError("jieba is not installed; pip install -r requirements-cpu.txt"))

@@ -19,14 +19,12 @@ cannot hold. Here they are loops in the program, from the same weights.
 """
 
 import argparse
-import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
 
 from elmo_chinese.checkpoint import CheckpointError
-from elmo_chinese.files import write_sums
+from elmo_chinese.files import lock_file, write_sums, writing
 from elmo_chinese.options import Parser, fail
 from elmo_chinese.pretrained import PretrainedError
 from elmo_chinese.text import InputError
@@ -168,14 +166,20 @@ def save(model: Model, folder: Path) -> None:
 
     Raises:
         InputError: it is there already, or the model is an exported one.
+        CheckpointError: another process is writing it.
     """
     if model.tagger is None:
         raise InputError("this model was exported already; --model takes one of lac.train")
-    beside = folder.with_name(folder.name + ".tmp")
-    if folder.exists():
-        raise InputError(f"{folder} is there already; choose another --output, or delete it first")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    busy = f"another process is writing {folder}; let it end, or choose another --output"
+    with lock_file(folder.with_name(folder.name + ".lock"), busy):
+        if folder.exists():
+            raise InputError(f"{folder} is there already; choose another --output, or delete it first")
+        with writing(folder) as beside:
+            _write(model, beside)
+
+
+def _write(model: Model, beside: Path) -> None:
+    beside.mkdir()
     program = Program(model.tagger)
     program.eval()
     specs = [InputSpec([None, None], "int64", "word_ids"), InputSpec([None], "int64", "lengths")]
@@ -200,7 +204,6 @@ def save(model: Model, folder: Path) -> None:
     for name, text in texts.items():
         (beside / name).write_bytes(text.encode("utf-8"))
     write_sums(beside, sorted(path.name for path in beside.iterdir()))
-    os.replace(beside, folder)
 
 
 def main(arguments=None):

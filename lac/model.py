@@ -327,13 +327,6 @@ def _check_sizes(found, num_words: int, tags: List[str], elmo_vocabulary: Option
         raise ValueError(f"{elmo} does not fit a vocabulary of {elmo_vocabulary.size} words")
 
 
-def find_model(path: Union[str, Path]) -> Path:
-    """Return the folder of the model in `path`: that folder, or the best one of a run."""
-    folder = Path(path)
-    best = checkpoint._pointer(folder, "best")
-    return folder if best is None else checkpoint.step_folder(folder, best)
-
-
 def load_exported(folder: Path) -> Model:
     """Return the model of a folder that `lac.export` made; its program is run, so it must come from people you trust.
 
@@ -382,4 +375,4 @@ def load(path: Union[str, Path]) -> Model:
     folder = Path(path)
     if any((folder / name).is_file() for name in PROGRAM_FILES):
         return load_exported(folder)
-    return restore(checkpoint.load(find_model(folder)))
+    return restore(checkpoint.load(checkpoint.resolve(folder)))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.archive import extract
-from elmo_chinese.files import cache_folder
+from elmo_chinese.files import cache_folder, lock_file, writing
 from elmo_chinese.options import Parser, fail
 from elmo_chinese.pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text import InputError, read_lines
@@ -63,22 +63,17 @@ def fetch(source: Optional[str] = None) -> Path:
         return _with_models(Path(source), source)
     if not source and models_folder().is_dir():
         return models_folder()
-    with tempfile.TemporaryDirectory() as folder:
+    target = models_folder()
+    with lock_file(target.with_name(target.name + ".lock")), tempfile.TemporaryDirectory() as folder:
+        if not source and target.is_dir():  # another process was quicker
+            return target
         archive = Path(source) if source else _download(folder)
         unpacked = Path(folder, "unpacked")
         extract(archive, unpacked, str(archive.name), lambda name: "_model/" in name)
         models = _with_models(unpacked, str(archive))
-        target = models_folder()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
-        try:
+        with writing(target) as beside:
             for mode in MODES:
                 shutil.copytree(models / f"{mode}_model", beside / f"{mode}_model")
-            if target.is_dir():  # another process was quicker, or a source was given again
-                shutil.rmtree(target)
-            os.rename(beside, target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     return target
 
 

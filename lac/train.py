@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
 
 from elmo_chinese import checkpoint, runtime, session
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.checkpoint import CheckpointError, Score
 from elmo_chinese.gradients import all_reduce_sum, gradient_norm
 from elmo_chinese.metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
 from elmo_chinese.options import OptionError, fail, parse
@@ -86,6 +86,7 @@ class Run(NamedTuple):
     steps_per_epoch: int
     total_steps: int
     fingerprint: str  # of the training lines
+    dev_fingerprint: Optional[str]
     log: Optional[MetricsLog]  # of the first process
 
     @property
@@ -255,7 +256,7 @@ def init_model(options, given):
     elif options.pretrain_elmo_model_path:
         raise OptionError("--pretrain_elmo_model_path goes with a released model; others have their ELMo or none")
     else:
-        found = checkpoint.load(tagging.find_model(options.init_from))
+        found = checkpoint.load(checkpoint.resolve(options.init_from))
         model = tagging.restore(found, dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout), **rates)
     for name in SIZES:
         setattr(options, name, model.tagger.config[name])
@@ -332,6 +333,7 @@ def set_up(options, given):
         steps,
         min(total, options.num_iterations or total),
         digest,
+        fingerprint(dev) if dev else None,
         log,
     )
     return run, progress
@@ -356,7 +358,7 @@ def report_start(options, device, found, model, sentences, dev, steps, total):
     say(f"steps       up to {total} ({steps} of {options.batch_size} lines an epoch), seed {options.random_seed}")
 
 
-def save_checkpoint(run, progress, scores, best):
+def save_checkpoint(run, progress, scores):
     """Write everything a resumed run and a prediction need; the first process writes."""
     if dist.get_rank() == 0:
         info = {
@@ -372,15 +374,16 @@ def save_checkpoint(run, progress, scores, best):
         tagger = run.model.tagger
         moments = checkpoint.optimizer_arrays(run.optimizer, tagger)
         state, vocabulary = tagging.model_state(run.model), tagging.vocabulary_text(run.model)
+        score = None if scores is None else Score(scores.overall.f1, run.dev_fingerprint)
         root, keep = run.options.model_save_dir, run.options.keep
         run.log.sync()
-        checkpoint.save(root, info, tagger.state_dict(), moments, state, vocabulary, keep, best)
+        checkpoint.save(root, info, tagger.state_dict(), moments, state, vocabulary, keep, score)
     if dist.get_world_size() > 1:
         dist.barrier()
 
 
 def finish_epoch(run, progress, clock):
-    """Score the dev lines, write the figures; return the scores (None without dev lines), and whether to keep them."""
+    """Score the dev lines, write the figures; return the scores, None without dev lines."""
     scores = evaluate(run.model, run.dev) if run.dev else None
     loss = progress["costs"] / progress["steps_since_epoch"]
     progress["costs"], progress["steps_since_epoch"] = 0.0, 0
@@ -396,7 +399,7 @@ def finish_epoch(run, progress, clock):
     if run.log:
         run.log.write("epoch", progress["step"], figures)
         report_epoch(run, figures, best, clock.left(run.total_steps - progress["step"]))
-    return scores, best
+    return scores
 
 
 def report_epoch(run, figures, best, left):
@@ -453,9 +456,9 @@ def train(run, progress):
             log_step(run, progress, cost, tokens / options.log_interval, clock)
             tokens = 0
         if progress["step"] % run.steps_per_epoch == 0 or progress["step"] == run.total_steps:
-            save_checkpoint(run, progress, *finish_epoch(run, progress, clock))
+            save_checkpoint(run, progress, finish_epoch(run, progress, clock))
         elif stop:
-            save_checkpoint(run, progress, None, False)
+            save_checkpoint(run, progress, None)
     if run.log:
         run.log.close()
         report_end(run, progress)
@@ -467,7 +470,7 @@ def report_end(run, progress):
     if not over(run, progress):
         say(f"asked to stop: saved step {progress['step']}; go on with the same command and --load_dir auto")
         return
-    folder = tagging.find_model(root)
+    folder = checkpoint.resolve(root)
     say(f"trained to step {progress['step']}; more with --load_dir auto and a larger --max_epoch or --patience")
     say(f"best model  {folder}")
     if run.options.test_data:

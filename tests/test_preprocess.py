@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from elmo_chinese import files
 from elmo_chinese.vocabulary import Vocabulary
 
 import jieba
@@ -252,6 +253,16 @@ def test_bad_input_is_a_clear_error(raw, tmp_path, capsys, arguments, message):
         preprocess.main(arguments)
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and re.search(message, error) and "Traceback" not in error
+
+
+def test_two_runs_into_one_output_do_not_mix(raw, tmp_path, monkeypatch, capsys):
+    with files.lock_file(tmp_path / "out.lock"):  # the other one
+        monkeypatch.setattr(files, "LOCK_TRIES", 0)
+        with pytest.raises(SystemExit) as stopped:
+            run(raw, tmp_path / "out")
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and re.search("another run is writing to .*out; .*choose another --output", error)
+    assert run(raw, tmp_path / "out") and not (tmp_path / "out.lock").exists()
 
 
 def test_nothing_is_overwritten(raw, tmp_path, capsys):

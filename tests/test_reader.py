@@ -2,10 +2,13 @@
 
 import itertools
 import os
+import re
 import shutil
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
+from elmo_chinese.files import ABANDONED
 from elmo_chinese.text import InputError, find_files, read_lines
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -149,25 +152,33 @@ def test_cache_is_used_again_and_follows_text_and_vocabulary(corpus, vocabulary,
 
 
 def test_another_process_finishing_first_is_fine(corpus, vocabulary, tmp_path, monkeypatch):
-    write = reader._write_encoded
+    write, calls = reader._write_encoded, []
 
     def slow_writer(path, vocabulary, folder):
+        calls.append(path)
+        time.sleep(0.2)
         write(path, vocabulary, folder)
-        monkeypatch.setattr(reader, "_write_encoded", write)
-        reader.encode_shard(path, vocabulary, tmp_path)  # the other one
 
     monkeypatch.setattr(reader, "_write_encoded", slow_writer)
-    shard = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    assert [entry for entry in os.listdir(tmp_path) if entry.startswith(".writing")] == []
-    assert len(shard.starts) - 1 == len(text(corpus / "part_1.txt"))
+    with ThreadPoolExecutor(3) as pool:
+        tasks = [pool.submit(reader.encode_shard, corpus / "part_1.txt", vocabulary, tmp_path) for _ in range(3)]
+        shards = [task.result() for task in tasks]
+    assert len(calls) == 1 and sorted(os.listdir(tmp_path)) == [f"{shards[0].key}.2", "corpus"]
+    assert {len(shard.starts) - 1 for shard in shards} == {len(text(corpus / "part_1.txt"))}
 
 
-def test_a_cut_cache_is_named(corpus, vocabulary, tmp_path):
+@pytest.mark.parametrize("name", [*reader.CACHE_FILES, "SHA256SUMS"])
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 8])
+def test_a_torn_cache_mends_itself(corpus, vocabulary, tmp_path, capsys, name, content):
     shard = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    tokens = tmp_path / f"{shard.key}.2" / "tokens.i4"
-    tokens.write_bytes(tokens.read_bytes()[:-4])
-    with pytest.raises(InputError, match="tokens.i4: damaged.*delete the folder"):
-        reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+    tokens = shard.tokens.tolist()
+    path = tmp_path / f"{shard.key}.2" / name
+    path.unlink() if content is None else path.write_bytes(content)
+    capsys.readouterr()
+    found = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+    assert found.tokens.tolist() == tokens and re.search(f"warning: .*{name}.*it is made anew", capsys.readouterr().out)
+    reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
+    assert capsys.readouterr().out == "" and sorted(os.listdir(tmp_path)) == [f"{shard.key}.2", "corpus"]
 
 
 def test_text_or_cache_that_changes_under_way_is_a_clear_stop(corpus, vocabulary, tmp_path):
@@ -184,7 +195,7 @@ def test_text_or_cache_that_changes_under_way_is_a_clear_stop(corpus, vocabulary
         found = make(corpus, vocabulary, cache_dir=tmp_path / "cache")
         path = tmp_path / "cache" / f"{found.shards[0].key}.2" / name
         os.truncate(path, 0)  # to read it now would end the process
-        with pytest.raises(InputError, match=f"{name} changed while it was being used; delete the folder"):
+        with pytest.raises(InputError, match=f"{name} changed while it was being used; resume, it will be made anew"):
             next(iter(found))
         shutil.rmtree(path.parent)
 
@@ -211,9 +222,9 @@ def test_a_position_outside_the_text_is_refused(corpus, vocabulary, name, value)
 
 
 def test_what_killed_processes_left_goes_after_a_day(corpus, vocabulary, tmp_path):
-    for name, age in (("old", reader.ABANDONED + 60), ("new", 0)):
-        folder = tmp_path / f".writing-{name}"
+    for name, age in (("old", ABANDONED + 60), ("new", 0)):
+        folder = tmp_path / f"{name}.0123abcd.tmp"
         folder.mkdir()
         os.utime(folder, (time.time() - age,) * 2)
     reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    assert {entry.name for entry in tmp_path.glob(".writing*")} == {".writing-new"}
+    assert {entry.name for entry in tmp_path.glob("*.tmp")} == {"new.0123abcd.tmp"}

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from conftest import LM, ROOT, largest_difference, run_python, tensors
 
 import train
-from bilm import StepRandom
+from bilm import StepRandom, init_pretraining_params, load_encoder
 from reader import BidirectionalReader
 
 # Everything that has a random part is switched on.
@@ -495,6 +496,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(finished,
     with pytest.raises(SystemExit):
         train.main([*run, "--load_dir", str(path.parent)])
     assert "model.pdparams: damaged" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_stands_for_its_best_checkpoint(finished, small, tmp_path, capsys):
+    folder = finished[1]
+    best = checkpoint.best_of(folder)
+    assert best.name.startswith("best_00000008_") and (folder / "best").read_text().strip() == best.name
+    init_pretraining_params(None, folder)
+    assert f"loaded 17 parameters from {folder}" in capsys.readouterr().out
+    encoder, vocabulary = load_encoder(folder)
+    assert vocabulary.size == 60
+    expected = checkpoint.load(best).model["lstm.embedding"]
+    assert np.array_equal(encoder.lstm.embedding.numpy(), expected)
+    shutil.rmtree(best)
+    assert checkpoint.resolve(folder).name == "step_00000008"
+    weights = ["--load_pretraining_params", str(folder), "--batch_size", "8"]
+    train.main([*small, "--para_save_dir", str(tmp_path / "new"), *weights])
+    train.main([*small, "--para_save_dir", str(tmp_path / "on"), "--load_dir", str(folder), "--max_epoch", "1.2"])
+    assert f"from {folder / 'step_00000008'}: step 8" in capsys.readouterr().out
 
 
 def test_the_model_folder_tells_everything(finished):

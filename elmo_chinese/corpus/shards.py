@@ -1,8 +1,11 @@
 """Where sentences go: numbered shards that appear when they are complete, and a memory of what was seen."""
 
 import os
+import re
 from pathlib import Path
 from typing import Iterable
+
+from elmo_chinese.files import move
 
 import numpy as np
 
@@ -22,16 +25,18 @@ class ShardWriter:
     def __init__(self, folder: Path, size: int, count: int = 0, written: int = 0):
         self.folder, self.size, self.count, self.written = folder, size, count, written
         folder.mkdir(parents=True, exist_ok=True)
-        later = sorted(path for path in folder.glob("part_*.txt") if path.name >= self._name())
+        numbers = [re.fullmatch(r"part_(\d{5,})\.txt", path.name) for path in folder.iterdir()]
+        later = sorted(int(found[1]) for found in numbers if found and int(found[1]) >= count)
         if later:
-            os.replace(later[0], folder / ".writing")
-        for path in later[1:]:
-            path.unlink()
+            move(folder / self._name(later[0]), folder / ".writing")
+        for number in later[1:]:
+            (folder / self._name(number)).unlink()
         self._file = open(folder / ".writing", "ab")
         self._file.truncate(written)
 
-    def _name(self) -> str:
-        return f"part_{self.count:05d}.txt"
+    @staticmethod
+    def _name(number: int) -> str:
+        return f"part_{number:05d}.txt"
 
     def add(self, lines: Iterable[str]) -> None:
         """Write lines."""
@@ -51,7 +56,7 @@ class ShardWriter:
         self.sync()
         self._file.close()
         if self.written:
-            os.replace(self.folder / ".writing", self.folder / self._name())
+            move(self.folder / ".writing", self.folder / self._name(self.count))
             self.count += 1
         else:
             (self.folder / ".writing").unlink()

@@ -108,8 +108,8 @@ def content(tmp_path):
 
 
 def leftovers(cache):
-    """Return what is in a cache besides complete folders and locks."""
-    return [entry.name for entry in cache.iterdir() if entry.suffix and entry.suffix != ".lock"]
+    """Return what is in a cache besides complete folders."""
+    return [entry.name for entry in cache.iterdir() if entry.suffix]
 
 
 def part_of(address, cache):
@@ -153,9 +153,9 @@ def test_what_a_killed_process_left_does_not_count(tmp_path):
     path, cache = packed(tmp_path / "elmo.tgz"), tmp_path / "cache"
     folder = local_folder(path, cache)
     top = cache / folder.relative_to(cache).parts[0]
-    top.rename(top.with_name(top.name + ".unpacking"))
-    (top.with_name(top.name + ".unpacking") / "elmo" / "embedding_para").write_bytes(b"half of it")
-    (top.with_name(top.name + ".unpacking") / "elmo" / "more").write_bytes(b"")
+    top.rename(top.with_name(top.name + ".0123abcd.tmp"))
+    (top.with_name(top.name + ".0123abcd.tmp") / "elmo" / "embedding_para").write_bytes(b"half of it")
+    (top.with_name(top.name + ".0123abcd.tmp") / "elmo" / "more").write_bytes(b"")
     assert is_the_model(local_folder(path, cache)) and not (folder / "more").exists()
     assert leftovers(cache) == []
 
@@ -216,7 +216,7 @@ def test_an_evil_member_is_named_and_nothing_is_unpacked(tmp_path, name):
     with pytest.raises(InputError, match=message) as caught:
         local_folder(path, cache)
     assert "evil.tgz: refused" in str(caught.value) and repr(info.name) in str(caught.value)
-    assert {entry.suffix for entry in cache.iterdir()} == {".lock"}
+    assert not any(cache.iterdir())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "evil.tgz"]
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_archive_is_named(tmp_path, kind):
     path.write_bytes(spoiled)
     with pytest.raises(InputError, match=r"elmo.tar.gz: not a .tar.gz archive, or a damaged one"):
         local_folder(path, tmp_path / "cache")
-    assert {entry.suffix for entry in (tmp_path / "cache").iterdir()} == {".lock"}
+    assert not any((tmp_path / "cache").iterdir())
 
 
 def test_no_model_and_several_models_are_errors(tmp_path):
@@ -317,6 +317,28 @@ def test_a_cut_connection_is_gone_on_from_where_it_was_cut(tmp_path, content, ca
     assert asked == [None, "bytes=70000-", "bytes=130001-"]
     printed = capsys.readouterr().out
     assert f"70,000 of {len(content):,} bytes came; trying again" in printed and "going on from 0.1 MB" in printed
+
+
+def test_killed_between_two_versions_of_the_file_they_are_not_spliced(tmp_path, content, monkeypatch):
+    """The server has another version now; the process is killed when it has noted that."""
+    cache, part = tmp_path / "cache", tmp_path / "cache" / "x.part"
+    cache.mkdir()
+    old = os.urandom(1000)
+    part.write_bytes(old)
+    part.with_suffix(".tag").write_text('"0"', encoding="utf-8")
+    note = archive._note_version
+
+    def killed(headers, tag):
+        note(headers, tag)
+        raise KeyboardInterrupt
+
+    with server(content) as (address, asked):
+        monkeypatch.setattr(archive, "_note_version", killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive.download(address, part)
+        monkeypatch.undo()
+        archive.download(address, part)
+    assert part.read_bytes() == content and asked == ["bytes=1000-", None]
 
 
 def test_a_later_call_goes_on_too(tmp_path, content):

@@ -2,11 +2,14 @@
 
 import json
 import pickle
+import random
+import re
+import shutil
 import subprocess
 import sys
 
-from elmo_chinese import checkpoint
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese import checkpoint, files
+from elmo_chinese.checkpoint import CheckpointError, Score
 from elmo_chinese.files import write_sums
 
 import numpy as np
@@ -28,18 +31,116 @@ def steps(root):
 def test_what_is_saved_is_loaded(tmp_path):
     path = save(tmp_path, 7)
     loaded = checkpoint.load(path)
-    assert loaded.info == {"step": 7, "名": "值"} and path.name == "step_00000007"
+    assert loaded.info == {"step": 7, "名": "值", "score": None} and path.name == "step_00000007"
     expected = np.random.default_rng(7).normal(size=(3, 4)).astype("float32")
     for part in (loaded.model, loaded.optimizer, loaded.state):
         assert np.array_equal(part["w"], expected)
 
 
+def scored(root, step, value, text="dev", **more):
+    """Save a checkpoint that tells its score."""
+    arrays = {"w": np.full(3, value, np.float32)}
+    return checkpoint.save(root, {"step": step}, arrays, {}, {}, "<S>\n", score=Score(value, text), **more)
+
+
+def best_value(root):
+    """Return what stands in the parameters of the best checkpoint, None if there is none."""
+    folder = checkpoint.best_of(root)
+    return folder and float(checkpoint.load(folder).model["w"][0])
+
+
 def test_newest_and_best_stay(tmp_path):
     for step in (1, 2, 3, 4, 5):
-        save(tmp_path, step, keep=2, best=step == 2)
-    assert steps(tmp_path) == [2, 4, 5]
+        scored(tmp_path, step, float(step == 2), keep=2)
+    assert steps(tmp_path) == [4, 5]
     assert (tmp_path / "latest").read_text() == "step_00000005\n"
-    assert (tmp_path / "best").read_text() == "step_00000002\n"
+    best = (tmp_path / "best").read_text()
+    assert re.fullmatch(r"best_00000002_[0-9a-f]{8}\n", best) and best_value(tmp_path) == 1
+    assert checkpoint.resolve(tmp_path) == tmp_path / best.strip() == checkpoint.resolve(tmp_path / best.strip())
+
+
+def test_the_best_is_the_best_that_is_there_whatever_becomes_of_its_step(tmp_path):
+    for step, value in ((20, -51.7), (30, -50.1), (31, -49.9)):
+        scored(tmp_path, step, value, keep=9)
+    for step, value in ((30, -2e38), (31, -2e38)):  # gone back to 20
+        scored(tmp_path, step, value, keep=1)
+    assert best_value(tmp_path) == np.float32(-49.9) and steps(tmp_path) == [31]
+    scored(tmp_path, 32, float("nan"))
+    scored(tmp_path, 33, -49.9)
+    save(tmp_path, 34)
+    assert best_value(tmp_path) == np.float32(-49.9) and "best_00000031" in str(checkpoint.best_of(tmp_path))
+    scored(tmp_path, 35, -3.0, "another text")
+    assert best_value(tmp_path) == -3
+    assert len(list(tmp_path.glob("best_*"))) == 1
+
+
+def test_a_run_without_scores_stands_for_its_newest(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert checkpoint.best_of(tmp_path) is None and checkpoint.resolve(tmp_path).name == "step_00000002"
+    assert checkpoint.resolve(tmp_path / "none") == tmp_path / "none"
+
+
+@pytest.mark.parametrize("dev", [{"perplexity": 50.0}, {"f1": -50.0}])
+def test_the_best_of_an_older_version_gets_its_own_folder(tmp_path, dev):
+    for step, figures in ((1, dev), (2, None)):
+        folder = save(tmp_path, step)
+        info = json.loads((folder / checkpoint.INFO_FILE).read_text(encoding="utf-8"))
+        del info["score"]
+        forged(folder, **info, dev=figures)
+    checkpoint.write_text(tmp_path / "best", "step_00000001\n")
+    assert checkpoint.resolve(tmp_path).name == "step_00000001"
+    scored(tmp_path, 3, -50.5, keep=1)
+    assert checkpoint.best_of(tmp_path).name.startswith("best_00000001") and steps(tmp_path) == [3]
+    scored(tmp_path, 4, -49.5, keep=1)
+    assert checkpoint.best_of(tmp_path).name.startswith("best_00000004")
+
+
+@pytest.mark.parametrize("content", [b"", b"step_", b"\xff", None])
+def test_a_damaged_pointer_to_the_best_is_made_good(tmp_path, content):
+    scored(tmp_path, 1, 5.0, keep=1)
+    (tmp_path / "best").unlink() if content is None else (tmp_path / "best").write_bytes(content)
+    assert best_value(tmp_path) == 5
+    scored(tmp_path, 2, 4.0, keep=1)
+    assert best_value(tmp_path) == 5
+    shutil.rmtree(checkpoint.best_of(tmp_path))
+    assert checkpoint.resolve(tmp_path).name == "step_00000002"
+    scored(tmp_path, 3, 3.0, keep=2)
+    assert best_value(tmp_path) == 4  # the best of those that are still there
+
+
+def test_where_there_are_no_hard_links_the_best_is_a_copy(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(checkpoint.os, "link", refused)
+    scored(tmp_path, 1, 5.0)
+    checkpoint.verify(checkpoint.best_of(tmp_path))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_branches_of_a_run(tmp_path, seed):
+    """After any sequence of steps, of going back, of other texts and of losses, the best is the best that is there."""
+    draw, step, text, keep, expected = random.Random(seed), 0, "a", 1 + seed % 3, None
+    scores = {}  # of each step's folder
+    for _ in range(25):
+        step += 1
+        there = {folder: score for folder, score in scores.items() if folder.exists()}
+        value = draw.choice([draw.uniform(-100, 0), draw.uniform(-100, 0), -2e38, None])
+        folder = checkpoint.step_folder(tmp_path, step)
+        if value is None:
+            save(tmp_path, step, keep=keep)
+            scores[folder] = None
+        else:
+            scored(tmp_path, step, value, text, keep=keep)
+            there[folder] = scores[folder] = np.float32(value), text
+            expected = max(score for score in [expected, *there.values()] if score and score[1] == text)
+        assert best_value(tmp_path) == (expected and expected[0])
+        assert len(list(tmp_path.glob("best_*"))) == (expected is not None)
+        if draw.random() < 0.2:  # go back to a step that is there
+            step = draw.choice([int(name.name[5:]) for name in tmp_path.glob("step_*")])
+        if draw.random() < 0.1:
+            text = draw.choice("ab")
 
 
 def test_half_written_folders_are_ignored_and_cleaned_up(tmp_path):
@@ -211,7 +312,7 @@ def test_optimizer_state_moves_to_a_model_made_later(name):
 
 
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "LOCK_TRIES", 1)
+    monkeypatch.setattr(files, "LOCK_TRIES", 1)
     program = "import pathlib, sys, time\nfrom elmo_chinese import checkpoint\n"
     program += "with checkpoint.only_run(pathlib.Path(sys.argv[1]), '--flag'): print('in', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", program, str(tmp_path / "run")]

@@ -33,6 +33,14 @@ def test_shards_and_taking_back_what_came_after_a_place(tmp_path):
         assert contents(folder) == whole
 
 
+def test_after_a_hundred_thousand_shards_the_finished_ones_stay(tmp_path):
+    for number in (9, 50_000, 99_999, 100_000, 100_001):
+        (tmp_path / f"part_{number:05d}.txt").write_text(f"{number}\n", encoding="utf-8")
+    ShardWriter(tmp_path, 100, 100_000, 3).close()
+    names = ["part_00009.txt", "part_100000.txt", "part_50000.txt", "part_99999.txt"]
+    assert sorted(contents(tmp_path)) == names and contents(tmp_path)["part_100000.txt"] == b"100"
+
+
 def test_an_empty_shard_vanishes(tmp_path):
     ShardWriter(tmp_path / "a", 100).close()
     assert contents(tmp_path / "a") == {}

@@ -1,7 +1,12 @@
-"""elmo_chinese/files.py: what sha256sum reads and writes, and damage that is named."""
+"""elmo_chinese/files.py: written whole, by one at a time; what sha256sum reads, and damage that is named."""
 
+import os
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
+from elmo_chinese import files
 from elmo_chinese.files import SUMS_FILE, damage, write_sums
 
 import pytest
@@ -33,3 +38,89 @@ def test_damage_is_named(folder):
         assert damage(folder, ["a"]) == f"{folder / SUMS_FILE}: damaged"
     (folder / SUMS_FILE).unlink()
     assert damage(folder, ["a"]) == f"{folder}: no SHA256SUMS in it"
+
+
+# --- writing ---
+
+
+def stop(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("failing", [None, "body", "fsync", "first rename", "second rename"])
+def test_what_is_written_is_there_whole_or_what_was_there_is(tmp_path, monkeypatch, kind, there, failing):
+    path, rename, renames = tmp_path / "x", os.replace, []
+
+    def write(place, text):
+        if kind == "folder":
+            (place / "sub").mkdir(parents=True)
+            place = place / "sub" / "file"
+        place.write_text(text, encoding="utf-8")
+
+    def replace(source, target):
+        renames.append(target)
+        if len(renames) == (1 if failing == "first rename" else 2):
+            stop()
+        rename(source, target)
+
+    if there:
+        write(path, "old")
+    monkeypatch.setattr(files.os, "fsync", stop if failing == "fsync" else os.fsync)
+    monkeypatch.setattr(files.os, "replace", replace if "rename" in str(failing) else rename)
+    fails = failing and not (failing == "second rename" and not (there and kind == "folder"))
+    with pytest.raises(OSError) if fails else nullcontext():
+        with files.writing(path) as beside:
+            write(beside, "new")
+            if failing == "body":
+                stop()
+    monkeypatch.undo()
+    content = path / "sub" / "file" if kind == "folder" else path
+    if fails and not there:
+        assert not any(tmp_path.iterdir())
+    else:
+        assert content.read_text(encoding="utf-8") == ("old" if fails else "new")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):
+    calls, rename = [], os.replace
+    monkeypatch.setattr(files, "sync", lambda path: calls.append(path.name))
+    monkeypatch.setattr(files.os, "replace", lambda *names: (calls.append("rename"), rename(*names)))
+    with files.writing(tmp_path / "x") as beside:
+        beside.mkdir()
+        (beside / "a").write_bytes(b"a")
+    assert calls == ["a", beside.name, "rename", tmp_path.name]
+
+
+def test_what_killed_processes_left_goes_a_day_later(tmp_path):
+    for name, hours in (("x.0123abcd.tmp", 25), ("x.4567abcd.tmp", 1), ("xy.tmp", 25)):
+        (tmp_path / name).write_bytes(b"half")
+        moment = time.time() - 3600 * hours
+        os.utime(tmp_path / name, (moment, moment))
+    files.write_text(tmp_path / "x", "whole")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x", "x.4567abcd.tmp", "xy.tmp"]
+
+
+# --- one process at a time ---
+
+
+def test_a_lock_on_a_name_is_waited_for_and_leaves_nothing(tmp_path, monkeypatch):
+    inside, most = [], []
+
+    def work(_):
+        with files.lock_file(tmp_path / "new" / "x.lock"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(20)))
+    assert max(most) == 1 and not any((tmp_path / "new").iterdir())
+    monkeypatch.setattr(files, "LOCK_TRIES", 0)
+    with files.lock_file(tmp_path / "x.lock", "busy"):
+        with pytest.raises(files.CheckpointError, match="busy"):
+            with files.lock_file(tmp_path / "x.lock", "busy"):
+                pass

@@ -2,6 +2,8 @@
 
 import re
 
+from elmo_chinese import files
+
 import pytest
 from conftest import ROOT, run_python
 
@@ -149,6 +151,16 @@ def test_bad_input_is_a_clear_error(source, capsys, content, more, message):
     with pytest.raises(SystemExit) as stopped:
         run(source, *more)
     assert stopped.value.code == 1 and re.search(message, capsys.readouterr().err)
+
+
+def test_two_at_once_do_not_mix(source, tmp_path, monkeypatch, capsys):
+    source.write_text("a/n\n", encoding="utf-8")
+    output = run(source)
+    monkeypatch.setattr(files, "LOCK_TRIES", 0)
+    with files.lock_folder(output, ""):  # the other one
+        with pytest.raises(SystemExit) as stopped:
+            run(source)
+    assert stopped.value.code == 1 and "another process is writing to " in capsys.readouterr().err
 
 
 def test_bad_lines_can_be_skipped(source, capsys):

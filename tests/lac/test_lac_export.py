@@ -3,7 +3,8 @@
 import re
 import shutil
 
-from elmo_chinese import kernels
+from elmo_chinese import files, kernels
+from elmo_chinese.files import CheckpointError
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -96,3 +97,11 @@ def test_what_cannot_be_exported_or_loaded_is_named(tmp_path, capsys):
     other = next(name for name in tagging.PROGRAM_FILES if name != tagging.PROGRAM_FILE)
     (copy / tagging.PROGRAM_FILE).rename(copy / other)
     assert "was exported with another Paddle; for this one" in message(predict, "--model", copy)
+
+
+def test_two_at_once_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_TRIES", 0)
+    with files.lock_file(tmp_path / "out.lock"):  # the other one
+        with pytest.raises(CheckpointError, match="another process is writing .*out; let it end"):
+            export.save(random_model(), tmp_path / "out")
+    assert not any(tmp_path.iterdir())

@@ -6,6 +6,9 @@ The models are in the source package `LAC` 2.1.2, which pip gets; without it the
 import json
 import shutil
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from elmo_chinese import kernels
 from elmo_chinese.options import OptionError
@@ -210,6 +213,25 @@ def test_only_the_models_are_unpacked_and_bad_archives_refused(tmp_path, monkeyp
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not the package LAC==2.1.2"):
         release.fetch(str(tmp_path / "empty"))
+
+
+def test_two_processes_that_fill_the_cache_get_the_package_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    calls = []
+
+    def download(folder):
+        calls.append(folder)
+        time.sleep(0.2)
+        with tarfile.open(Path(folder) / "LAC.tar.gz", "w:gz") as tar:
+            for mode in release.MODES:
+                tar.add(GOLDEN, f"LAC-2.1.2/LAC/{mode}_model/conf")
+        return Path(folder) / "LAC.tar.gz"
+
+    monkeypatch.setattr(release, "_download", download)
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: release.fetch(), range(2)))
+    assert len(calls) == 1 and folders[0] == folders[1] and len(list(folders[0].iterdir())) == 3
+    assert [entry.name for entry in folders[0].parent.iterdir()] == [folders[0].name]
 
 
 def train_on(model, folder, lines, *flags):

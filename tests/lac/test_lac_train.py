@@ -110,8 +110,8 @@ def test_a_run_learns_and_keeps_the_best_model(trained):
     epochs = [record for record in records(trained) if record["kind"] == "epoch"]
     assert len(epochs) == 3 and epochs[2]["loss"] < 0.8 * epochs[0]["loss"]
     best = max(range(3), key=lambda number: epochs[number]["f1"])
-    folder = tagging.find_model(trained)
-    assert folder.name == f"step_{5 * (best + 1):08d}"
+    folder = checkpoint.resolve(trained)
+    assert folder.name.startswith(f"best_{5 * (best + 1):08d}_")
     info = json.loads((folder / checkpoint.INFO_FILE).read_text(encoding="utf-8"))
     assert info["dev"]["f1"] == epochs[best]["f1"] and info["tags"][:3] == ["n", "n-B", "n-I"]
     assert info["elmo"]["embed_size"] == 8 and info["q2b"]["，"] == ","
@@ -233,14 +233,14 @@ def test_run_sh_says_what_comes_first(tmp_path):
 def test_without_dev_lines_the_last_model_is_kept(small, tmp_path):
     flags = [*small[:2], *small[4:], "--max_epoch", "1", "--model_save_dir", str(tmp_path / "run")]
     lac.train.main(flags)
-    assert tagging.find_model(tmp_path / "run").name == "step_00000005"
+    assert checkpoint.resolve(tmp_path / "run").name == "step_00000005"
 
 
 def test_patience_ends_a_run_that_gets_no_better(small, tmp_path, capsys):
     flags = ["--base_learning_rate", "1e-9", "--max_epoch", "9", "--patience", "2"]
     lac.train.main([*small, *flags, "--model_save_dir", str(tmp_path / "run")])
     assert "trained to step 15;" in capsys.readouterr().out
-    assert tagging.find_model(tmp_path / "run").name == "step_00000005"
+    assert checkpoint.resolve(tmp_path / "run").name.startswith("best_00000005_")
 
 
 def test_bad_lines_can_be_skipped(small, tmp_path, capsys):
@@ -346,7 +346,7 @@ def test_flags_that_are_not_taken_from_a_checkpoint_are_flags():
 def test_evaluate_gives_the_scores_of_training(trained, capsys):
     evaluate.main(["--model", str(trained), "--test_data", str(DATA / "dev.txt"), "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert found["overall"] == checkpoint.load(tagging.find_model(trained)).info["dev"]
+    assert found["overall"] == checkpoint.load(checkpoint.resolve(trained)).info["dev"]
     evaluate.main(["--model", str(trained), "--test_data", str(DATA / "dev.txt")])
     assert re.search(r"^segmentation +\d+\.\d\d", capsys.readouterr().out, re.MULTILINE)
 
@@ -426,7 +426,7 @@ def test_ten_thousand_words_are_tagged_in_bounded_memory(trained):
     "program, arguments, message",
     [
         ("predict", ["--model", "nowhere"], "nowhere: no such checkpoint folder"),
-        ("predict", ["--model", str(LM)], "no SHA256SUMS in it"),
+        ("predict", ["--model", str(LM)], "no checkpoint in it"),
         ("predict", ["--model", "TRAINED", "nowhere.txt"], "no file matches 'nowhere.txt'"),
         ("predict", ["--model", "TRAINED", "HERE/gbk.txt"], "gbk.txt: not UTF-8: line 2"),
         ("predict", ["--model", "TRAINED", "HERE/half.txt"], "half.txt: not UTF-8: line 1"),
@@ -461,7 +461,7 @@ def test_a_language_model_or_a_damaged_model_is_named(trained, tmp_path, capsys)
     import shutil
 
     copy = tmp_path / "model"
-    shutil.copytree(tagging.find_model(trained), copy)
+    shutil.copytree(checkpoint.resolve(trained), copy)
     tagging.load(copy)  # a model folder needs nothing around it
     (copy / "vocabulary.txt").write_text("<S>\n", encoding="utf-8")
     with pytest.raises(SystemExit):
