@@ -30,6 +30,7 @@ import numpy as np
 Counts = Dict[str, int]
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 UNICODE = 0x110000
+FEW = 64  # characters; fewer are cut here in the time that it takes to call C++
 # Full-width characters of ASCII are looked up as those, and all digits as one: 1998年 and １９９７年 are the same word.
 HALF_WIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
 DIGITS = {code: "0" for code in (*range(ord("0"), ord("9") + 1), *range(ord("０"), ord("９") + 1))}
@@ -113,8 +114,11 @@ class PathCutter:
             without: for each text, by how much the counts of some words are lower for it (kind "count").
         """
         changed = None if without is None else [self._lower(counts) for counts in without]
-        ends = self._ends_in_cpp(texts, changed) if kernels.library() else self._ends(texts, changed)
-        return self._tokens(texts, ends)
+        if kernels.library() and sum(map(len, texts)) >= FEW:
+            rows = self._pieces_in_cpp(texts, changed)
+        else:
+            rows = [self._pieces(text, other) for text, other in zip(texts, changed or itertools.repeat({}))]
+        return rows if self.tokens is None else [self._fallen(row) for row in rows]
 
     def _looked_up(self, counts: Counts) -> Counts:
         """Return the counts of words in the form in which they are looked up."""
@@ -132,14 +136,6 @@ class PathCutter:
             alone = self.scores[-1] if len(word) == 1 else -math.inf  # a word that is none has no score at all
             lower[self.words[word]] = math.log(rest) - math.log(self.total) if rest > 0 else alone
         return lower
-
-    def _tokens(self, texts: Sequence[str], ends: np.ndarray) -> List[List[str]]:
-        """Return the tokens of texts from where the pieces end in all texts joined up."""
-        text, places = "".join(texts), [0, *ends.tolist()]
-        pieces = [text[start:end] for start, end in zip(places, places[1:])]
-        last = np.searchsorted(ends, np.cumsum([len(text) for text in texts]), side="right").tolist()
-        rows = [pieces[start:end] for start, end in zip([0, *last], last)]
-        return rows if self.tokens is None else [self._fallen(row) for row in rows]
 
     def _fallen(self, pieces: List[str]) -> List[str]:
         tokens = self.tokens
@@ -166,8 +162,9 @@ class PathCutter:
         replaced[list(self.table)] = [ord(value) for value in self.table.values()]
         return replaced
 
-    def _ends_in_cpp(self, texts: Sequence[str], changed: Optional[List[Dict[int, float]]]) -> np.ndarray:
-        characters, lengths = _characters("".join(texts)), np.array([len(text) for text in texts], dtype=np.int64)
+    def _pieces_in_cpp(self, texts: Sequence[str], changed: Optional[List[Dict[int, float]]]) -> List[List[str]]:
+        text, lengths = "".join(texts), np.array([len(text) for text in texts], dtype=np.int64)
+        characters = _characters(text)
         characters = self._replaced[characters] if self.table else characters
         last, (keys, numbers), changes, others = np.zeros(len(characters), np.int32), self._tree, [None, None], None
         if changed is not None:
@@ -177,7 +174,11 @@ class PathCutter:
         sizes = [len(texts), len(self.words), len(keys)]
         arrays = [lengths], [characters], [keys], [numbers], [self.scores], changes, [others], [last]
         kernels.call("cut_texts", sizes, [], *arrays)
-        return np.flatnonzero(last) + 1
+        ends = np.flatnonzero(last) + 1
+        places = [0, *ends.tolist()]
+        pieces = [text[start:end] for start, end in zip(places, places[1:])]
+        rows = np.searchsorted(ends, np.cumsum(lengths), side="right").tolist()
+        return [pieces[start:end] for start, end in zip([0, *rows], rows)]
 
     # --- in Python ---
 
@@ -190,13 +191,10 @@ class PathCutter:
     def _score_list(self) -> List[float]:
         return self.scores.tolist()
 
-    def _ends(self, texts: Sequence[str], changed: Optional[List[Dict[int, float]]]) -> np.ndarray:
-        found, place = [], 0
-        for text, other in zip(texts, changed or itertools.repeat({})):
-            text = text.translate(self.table)
-            found += [place + end for end in _joined(text, self._path(text, other))]
-            place += len(text)
-        return np.array(found, dtype=np.int64)
+    def _pieces(self, text: str, other: Dict[int, float]) -> List[str]:
+        looked_up = text.translate(self.table) if self.table else text
+        ends = list(_joined(looked_up, self._path(looked_up, other)))
+        return [text[start:end] for start, end in zip([0, *ends], ends)]
 
     def _path(self, text: str, other: Dict[int, float]) -> List[int]:
         """Return, for each place of a text, where the piece that starts there ends.

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from elmo_chinese import cutter as cutter_file
 from elmo_chinese import kernels
 from elmo_chinese.cutter import CharacterCutter, JiebaCutter, PathCutter, read_counts
 from elmo_chinese.text import InputError
@@ -20,6 +21,8 @@ def both(request, monkeypatch):
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("no C++ here")
+    else:
+        monkeypatch.setattr(cutter_file, "FEW", 0)  # short texts, too
 
 
 def random_problem(rng, size=9):
