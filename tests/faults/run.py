@@ -29,7 +29,7 @@ class Table:
 
 def main(arguments):
     """Return pytest's exit code."""
-    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+    sys.path[:0] = [str(HERE.parent / "elmo_chinese"), str(HERE.parent), str(HERE.parents[1])]
     table, start = Table(), time.time()
     write = "--write" in arguments
     more = [argument for argument in arguments if argument != "--write"]
