@@ -29,7 +29,7 @@ def lines_of(path):
 
 def example_lines():
     """Return the project's own sentences without their tags, about 500,000 characters."""
-    tagged = lines_of(ROOT / "lac" / "data" / "gold_train.txt") + lines_of(ROOT / "lac" / "data" / "gold_dev.txt")
+    tagged = lines_of(ROOT / "lac" / "data" / "train.txt") + lines_of(ROOT / "lac" / "data" / "dev.txt")
     lines = ["".join(item.rpartition("/")[0] for item in line.split()) for line in tagged]
     return lines * (500_000 // sum(map(len, lines)))
 

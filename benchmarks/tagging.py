@@ -37,7 +37,7 @@ import paddle
 imported = time.perf_counter()
 from lac import LAC
 lac = LAC(sys.argv[2] or None, sys.argv[1])
-cut = lac.model.released.cutter.cut_many
+cut = lac.model.text.cutter.cut_many
 """
 OFFICIAL = """
 import sys, time
@@ -79,10 +79,12 @@ print(json.dumps({
 def sentences():
     """Return the sentences of the project's data, each once."""
     texts = []
-    for path in sorted((ROOT / "lac" / "data").glob("*.txt")) + sorted((ROOT / "data").rglob("*.txt")):
+    for name in ("dev.txt", "train.txt"):
+        lines = (ROOT / "lac" / "data" / name).read_text(encoding="utf-8").split("\n")
+        texts += ["".join(item.rpartition("/")[0] for item in line.split()) for line in lines]
+    for path in sorted((ROOT / "data").rglob("*.txt")):
         if path.name != "vocabulary.txt":
-            lines = path.read_text(encoding="utf-8").split("\n")
-            texts += [re.sub(r"\s", "", line.split("\t")[0]) for line in lines]
+            texts += [re.sub(r"\s", "", line) for line in path.read_text(encoding="utf-8").split("\n")]
     return [text for text in dict.fromkeys(texts) if 5 <= len(text) <= 120]
 
 

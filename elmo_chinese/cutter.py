@@ -1,7 +1,8 @@
 """How text becomes tokens. A cutter has
 
     cut_many     texts → for each the list of its tokens, which joined up are the text
-    kind         its name in `KINDS`
+    kind         its name, for `make`
+    tokens       what may be one token, None: anything
     dictionary   what it takes to make it again, as text: `word count`, one a line; empty if it needs none
 
 `PathCutter` takes the best path of dictionary words:
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Callable, Container, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese import kernels
-from elmo_chinese.text import InputError
+from elmo_chinese.text import InputError, read_lines
 
 import numpy as np
 
@@ -48,13 +49,14 @@ def by_length(words: Sequence[str], counts: np.ndarray, total: int) -> np.ndarra
 
 
 class Rule(NamedTuple):
-    """How words score, and what replaces characters before they are looked up (one for one)."""
+    """How words score, what replaces characters before they are looked up (one for one), what may be a token."""
 
     score: Callable[[Sequence[str], np.ndarray, int], np.ndarray]
     table: Dict[int, str]
+    any_token: bool  # False: only words of the model's vocabulary
 
 
-RULES = {"count": Rule(by_count, {**HALF_WIDTH, **DIGITS}), "length": Rule(by_length, {})}
+RULES = {"count": Rule(by_count, {**HALF_WIDTH, **DIGITS}, True), "length": Rule(by_length, {}, False)}
 
 
 def read_counts(path: Union[str, Path], lines: Iterable[str]) -> Counts:
@@ -86,11 +88,11 @@ class PathCutter:
     Args:
         counts: of the words, at least one above 0.
         kind: "count" or "length", see the head of this file.
-        tokens: what may be one token; pieces of the path that are not fall into characters. None: any piece may.
+        tokens: what may be one token; for kind "length" alone, pieces of the path that are not fall into characters.
     """
 
     def __init__(self, counts: Counts, kind: str, tokens: Optional[Container[str]] = None):
-        self.kind, self.tokens, self.table = kind, tokens, RULES[kind].table
+        self.kind, self.tokens, self.table = kind, None if RULES[kind].any_token else tokens, RULES[kind].table
         self.counts = self._looked_up(counts)
         self.words = {word: number for number, word in enumerate(self.counts)}
         self.total = sum(self.counts.values())
@@ -118,7 +120,7 @@ class PathCutter:
             rows = self._pieces_in_cpp(texts, changed)
         else:
             rows = [self._pieces(text, other) for text, other in zip(texts, changed or itertools.repeat({}))]
-        return rows if self.tokens is None else [self._fallen(row) for row in rows]
+        return [fallen(row, self.tokens) for row in rows]
 
     def _looked_up(self, counts: Counts) -> Counts:
         """Return the counts of words in the form in which they are looked up."""
@@ -132,16 +134,12 @@ class PathCutter:
         """Return the scores of words, by their number, whose counts are so much lower."""
         lower = {}
         for word, count in self._looked_up(counts).items():
+            if word not in self.counts:
+                continue
             rest = self.counts[word] - count
             alone = self.scores[-1] if len(word) == 1 else -math.inf  # a word that is none has no score at all
             lower[self.words[word]] = math.log(rest) - math.log(self.total) if rest > 0 else alone
         return lower
-
-    def _fallen(self, pieces: List[str]) -> List[str]:
-        tokens = self.tokens
-        if all(piece in tokens for piece in pieces):
-            return pieces
-        return [token for piece in pieces for token in ((piece,) if piece in tokens else piece)]
 
     # --- in C++ ---
 
@@ -238,10 +236,17 @@ def _characters(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.int32)
 
 
+def fallen(pieces: List[str], tokens: Optional[Container[str]]) -> List[str]:
+    """Return pieces of text, those that are no tokens (None: all are) in single characters."""
+    if tokens is None or all(piece in tokens for piece in pieces):
+        return pieces
+    return [token for piece in pieces for token in ((piece,) if piece in tokens else piece)]
+
+
 class CharacterCutter:
     """Makes each character a token."""
 
-    kind, dictionary = "characters", ""
+    kind, dictionary, tokens = "characters", "", None
 
     def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
         """Return the characters of texts."""
@@ -249,21 +254,56 @@ class CharacterCutter:
 
 
 class JiebaCutter:
-    """Cuts text by jieba, in half-width characters, because jieba knows numbers and Latin words in no others.
+    """Cuts text by jieba, in half-width characters, because jieba knows numbers and Latin words in no others."""
 
-    Raises:
-        ImportError: jieba is not installed.
-    """
-
-    kind, dictionary = "jieba", ""
+    kind, dictionary, tokens = "jieba", "", None
 
     def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
-        """Return the tokens of texts."""
-        import jieba  # loads its dictionary on first use
-
-        jieba.setLogLevel(logging.WARNING)
-        tokens = []
+        """Return the tokens of texts; `InputError`: jieba is not installed."""
+        jieba, tokens = _jieba(), []
         for text in texts:
             places = [0, *itertools.accumulate(map(len, jieba.cut(text.translate(HALF_WIDTH))))]
             tokens.append([text[start:end] for start, end in zip(places, places[1:])])
         return tokens
+
+
+Cutter = Union[PathCutter, CharacterCutter, JiebaCutter]
+
+
+def make(kind: str, dictionary: str, where: Union[str, Path], tokens: Optional[Container[str]] = None) -> Cutter:
+    """Return a cutter.
+
+    Args:
+        kind, dictionary: as those of a cutter. where: the dictionary comes from, for messages.
+        tokens: of `PathCutter`.
+
+    Raises:
+        InputError: there is no such kind, or the dictionary has a line that is none.
+    """
+    simple = {one.kind: one for one in (CharacterCutter, JiebaCutter)}
+    if kind in simple:
+        return simple[kind]()
+    if kind not in RULES:
+        raise InputError(f"{where}: text is to be cut by {kind!r}; known are {', '.join([*simple, *RULES])}")
+    return PathCutter(read_counts(where, dictionary.split("\n")), kind, tokens)
+
+
+def _jieba():
+    try:
+        import jieba  # slow; text that is cut by a dictionary does without
+    except ImportError:
+        raise InputError("jieba is not installed; pip install jieba")
+    jieba.setLogLevel(logging.WARNING)
+    return jieba
+
+
+@functools.lru_cache(maxsize=None)
+def jieba_counts(least: int) -> Counts:
+    """Return the words of jieba's dictionary that count at least so much, and its single characters.
+
+    Raises:
+        InputError: jieba is not installed.
+    """
+    path = Path(_jieba().__file__).with_name("dict.txt")
+    counts = read_counts(path, itertools.chain.from_iterable(read_lines(path)))
+    return {word: count for word, count in counts.items() if count >= least or len(word) == 1}

@@ -1,112 +1,290 @@
-"""The dictionaries of a released LAC model: how text becomes tokens, and tokens ids.
+"""What a tagger knows of text: how it is cut into tokens, their ids, and what tags say.
+
+Baidu's released models and those trained here are read alike; what differs is in the data, and in three habits of which
+either kind has its own (`HABITS`). A release's folder has
 
     word.dic        `id<TAB>token`; the token OOV stands for all others
     small_seg.dic   `word count`: the text is cut into its words; the model of mode seg has no use for it, for it each
                     character is a token
     tag.dic         `id<TAB>tag`, for some ids several; the last one names it
+    q2b.dic         replacements, see `lac/reader.py`
 
-The replacements of `q2b.dic` are read by `lac/reader.py`.
+and is kept, and written again, in the form of the others, see `lac/model.py`.
 """
 
+import unicodedata
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
-from elmo_chinese.cutter import CharacterCutter, PathCutter, read_counts
+from elmo_chinese import cutter as cutting
+from elmo_chinese.cutter import DIGITS, Counts, Cutter, PathCutter
 from elmo_chinese.text import InputError, read_lines
+from elmo_chinese.vocabulary import UNKNOWN
 
 import numpy as np
 
-from lac.reader import Table
-from lac.scores import released_kind
+from lac.lines import Line, count_words, kinds_of
+from lac.reader import Sentence, Table, build_vocabulary, read_table
+from lac.scores import OUTSIDE, Span, all_spans, kind_of, words_begin, words_of
 
-UNKNOWN = "OOV"
-Cutter = Union[PathCutter, CharacterCutter]
+# A unigram model of gold words and jieba's: the share of the gold ones, and the least count that a word of jieba's must
+# have. docs/transfer.md has what was tried.
+GOLD_SHARE, LEAST_COUNT = 0.995, 4
 
 
-class Dictionaries(NamedTuple):
-    """What it takes to read text as a released model does.
+class Habits(NamedTuple):
+    """How models of one kind go about text and tags.
 
     Attributes:
-        ids: of tokens as they stand in text, after the replacements of q2b.dic. unknown: of all others.
-        size: how many tokens word.dic has.
-        cutter: text → tokens.
-        words, pieces: the texts of word.dic and small_seg.dic, to be written again; `pieces` is None where each
-            character is a token.
+        unknown: what stands among the words for all that do not.
+        index: function of ids by word, and of the replacements → the function token → id, None if it has none.
+        begun: function of tags → tags that say where words begin, see `lac.scores.words_begin`.
+        all_words: whether every character is in a word and white space is tagged like all else.
     """
 
-    ids: Dict[str, int]
-    unknown: int
-    size: int
-    cutter: Cutter
-    words: str
-    pieces: Optional[str]
+    unknown: str
+    index: Callable[[Dict[str, int], Table], Callable[[str], Optional[int]]]
+    begun: Callable[[Sequence[str]], List[str]]
+    all_words: bool
+
+
+def _whole_tokens(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[int]]:
+    """Look tokens up as they stand; a token of one character is replaced before, be there a word for it or not."""
+    return {**ids, **{chr(one): ids.get(other) for one, other in table.items()}}.get
+
+
+def _by_character(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[int]]:
+    """Look tokens up after replacing characters; if that form is unknown, as they stand."""
+    return lambda token: ids.get(token.translate(table), ids.get(token))
+
+
+def plain_first(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[int]]:
+    """Return the function token → id for a biLM, which was trained on text as it stands, or on replaced characters.
+
+    Tokens are looked up as they stand; if that form is unknown, after replacing all characters but digits, which the
+    table may have as one; and then those too.
+    """
+    all_but_digits = {**table, **{digit: str(unicodedata.digit(chr(digit))) for digit in DIGITS}}
+    return lambda token: ids.get(token, ids.get(token.translate(all_but_digits), ids.get(token.translate(table))))
+
+
+HABITS = {
+    "released": Habits("OOV", _whole_tokens, list, True),
+    "own": Habits(UNKNOWN, _by_character, words_begin, False),
+}
+
+
+class Dictionaries:
+    """What it takes to read text as a model does.
+
+    Args:
+        words: of the word embedding, by id. tags: by id. table: replacements before words are looked up.
+        cutter: text → tokens.
+        habits: a name in `HABITS`.
+        weight: how much a word of the training lines adds to its count in the cutter's dictionary, 0 if nothing. None:
+            the words do not come from the training lines.
+
+    Raises:
+        InputError: there is no word for unknown ones, or there are no such habits.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        tags: Sequence[str],
+        table: Table,
+        cutter: Cutter,
+        habits: str,
+        weight: Optional[int] = None,
+    ):
+        if habits not in HABITS:
+            raise InputError(f"a model with the habits {habits!r}; known are {', '.join(HABITS)}")
+        self.words, self.tags, self.table, self.cutter, self.weight = list(words), list(tags), table, cutter, weight
+        self.name, self.habits, self.size = habits, HABITS[habits], len(words)
+        ids = {word: number for number, word in enumerate(words)}
+        if self.habits.unknown not in ids or len(ids) != self.size:
+            raise InputError(f"{self.size} words, {len(ids)} different ones; {self.habits.unknown} must be one of them")
+        self.unknown = ids[self.habits.unknown]
+        self.look_up, self.tag_ids = self.habits.index(ids, table), {tag: number for number, tag in enumerate(tags)}
 
     @property
-    def mode(self) -> str:
-        """The mode it was trained for: "seg" if each character is a token, else "lac"."""
-        return "seg" if self.pieces is None else "lac"
+    def typed(self) -> bool:
+        """Whether words have types; without, the model only cuts."""
+        return self.kinds != [""]
+
+    @property
+    def kinds(self) -> List[str]:
+        """The types of words."""
+        return [kind for kind in kinds_of(self.tags) if kind != OUTSIDE or not self.habits.all_words]
+
+    def word_ids(self, tokens: Iterable[str]) -> np.ndarray:
+        """Return the ids of tokens, int64."""
+        found = map(self.look_up, tokens)
+        return np.array([self.unknown if number is None else number for number in found], dtype=np.int64)
+
+    def for_other_lines(self) -> "Dictionaries":
+        """Return the same for a model that is trained on other lines than those that these were made from."""
+        return Dictionaries(self.words, self.tags, self.table, self.cutter, self.name)
+
+    # --- tagged lines ---
+
+    def training_sentences(self, lines: Sequence[Line]) -> List[Sentence]:
+        """Return lines as the model learns from them: cut at the ends of words too, with a tag for each token.
+
+        Words of its own training lines are cut as if the line had not been counted; else it would not learn what to do
+        where text is cut wrongly, as text that nobody has counted is.
+
+        Raises:
+            InputError: the tag set has no tags for a word of several tokens.
+        """
+        texts = [line.text for line in lines]
+        if self.weight:
+            lower = [{word: self.weight * count for word, count in count_words([line]).items()} for line in lines]
+            cut = self.cutter.cut_many(texts, lower)
+        else:
+            cut = self.cutter.cut_many(texts)
+        return [self._training_sentence(line, tokens) for line, tokens in zip(lines, cut)]
+
+    def _training_sentence(self, line: Line, cut: List[str]) -> Sentence:
+        tokens, tags, rest = [], [], iter(cut)
+        token = ""
+        for word, kind in line.words:
+            pieces, missing = [], word
+            while missing:
+                token = token or next(rest)
+                pieces.append(token[: len(missing)])
+                token, missing = token[len(missing) :], missing[len(pieces[-1]) :]
+            pieces = cutting.fallen(pieces, self.cutter.tokens)
+            tokens += pieces
+            tags += self._spelled(line, word, kind, len(pieces))
+        return Sentence(tokens, tags, line.gold)
+
+    def _spelled(self, line: Line, word: str, kind: str, tokens: int) -> List[str]:
+        """Return the tags of a word of so many tokens."""
+        if kind == OUTSIDE:
+            return [OUTSIDE] * tokens
+        first, inner, last = (f"{kind}-{ending}" for ending in "BIE")
+        last = last if last in self.tag_ids else inner
+        alone = next((tag for tag in (kind, f"{kind}-S", first) if tag in self.tag_ids), first)
+        spelled = [alone] if tokens == 1 else [first, *[inner] * (tokens - 2), last]
+        lacking = next((tag for tag in spelled if tag not in self.tag_ids), None)
+        if lacking:
+            raise InputError(f"{line.where}: {word!r} is {tokens} tokens, but the tag set has no {lacking}; add it")
+        return spelled
+
+    def held_out_sentences(self, lines: Sequence[Line]) -> List[Sentence]:
+        """Return lines as the model would get their text; they have no tags."""
+        cut = self.cutter.cut_many([line.text for line in lines])
+        return [Sentence(tokens, [], line.gold) for line, tokens in zip(lines, cut)]
+
+    def spans(self, sentence: Sentence, tags: Iterable[int]) -> List[Span]:
+        """Return the words that the tags (ids) of a sentence make up."""
+        return words_of(all_spans(sentence.words, self.habits.begun([self.tags[number] for number in tags])))
+
+    # --- files ---
+
+    def info(self) -> Dict[str, Any]:
+        """Return what `restore` wants besides words, tags, replacements and the cutter's dictionary."""
+        return {"cutter": self.cutter.kind, "habits": self.name, "weight": self.weight}
 
 
-def _rows(path: Path, lines: Iterable[str]) -> List[List[str]]:
-    """Return the columns of lines `id<TAB>text`."""
-    rows = []
-    for number, line in enumerate(lines, start=1):
+def restore(
+    info: Dict[str, Any], words: Sequence[str], tags: Sequence[str], table: Table, dictionary: str, where: Path
+) -> Dictionaries:
+    """Return the dictionaries of a model's folder, `where`.
+
+    Args:
+        info: of `Dictionaries.info`. dictionary: of the cutter.
+
+    Raises:
+        InputError: they do not belong together, or the dictionary has a line that is none.
+    """
+    weight = info["weight"]
+    if weight is not None and (type(weight) is not int or weight < 0):
+        raise InputError(f"{where}: weight must be a whole number of at least 0, found {weight!r}")
+    cutter = cutting.make(info["cutter"], dictionary, where, frozenset(words))
+    return Dictionaries(words, tags, table, cutter, info["habits"], weight)
+
+
+# --- made from training lines ---
+
+
+def mix(gold: Counts, general: Counts) -> "tuple[Counts, int]":
+    """Return the counts of a unigram model of gold words and general ones, and how much a gold one counts."""
+    weight = max(1, round(GOLD_SHARE / (1 - GOLD_SHARE) * sum(general.values()) / max(1, sum(gold.values()))))
+    counts = dict(general)
+    for word, count in gold.items():
+        counts[word] = counts.get(word, 0) + weight * count
+    return counts, weight
+
+
+def from_lines(
+    lines: Sequence[Line], tags: Sequence[str], table: Table, words: Optional[Sequence[str]] = None
+) -> Dictionaries:
+    """Return the dictionaries of a new model.
+
+    Args:
+        lines: to be trained on.
+        table: replacements; all digits become one besides, as they are for the cutter.
+        words: of the word embedding; None: the tokens of the lines.
+
+    Raises:
+        InputError: jieba, whose dictionary it takes, is not installed.
+    """
+    counts, weight = mix(count_words(lines), cutting.jieba_counts(LEAST_COUNT))
+    cutter, table = PathCutter(counts, "count"), {**table, **DIGITS}
+    if words is None:
+        bare = Dictionaries([UNKNOWN], tags, table, cutter, "own", weight)
+        words = build_vocabulary(bare.training_sentences(lines), table)
+    return Dictionaries(words, tags, table, cutter, "own", weight)
+
+
+# --- of a release ---
+
+
+def read_release(conf: Path) -> Dictionaries:
+    """Return the dictionaries of a released model's folder.
+
+    Raises:
+        InputError: a line or a file that cannot be used.
+    """
+    tags, words, table = _by_id(conf / "tag.dic"), _by_id(conf / "word.dic"), read_table(conf / "q2b.dic")
+    if HABITS["released"].unknown not in words:
+        raise InputError(f"{conf / 'word.dic'}: no token {HABITS['released'].unknown} in it")
+    path = conf / "small_seg.dic"
+    # Tags that say nothing but where words end are those of mode seg.
+    kind, dictionary = ("length", "\n".join(_lines(path))) if any(map(kind_of, tags)) else ("characters", "")
+    return Dictionaries(words, tags, table, cutting.make(kind, dictionary, path, frozenset(words)), "released")
+
+
+def _by_id(path: Path) -> List[str]:
+    """Return what lines `id<TAB>text` name, by id; of several lines with an id the last one counts."""
+    names = {}
+    for number, line in enumerate(_lines(path), start=1):
         row = line.rstrip("\r").split("\t")
         if row == [""]:
             continue
         if len(row) != 2 or not row[0].isdecimal():
             raise InputError(f"{path}: line {number}: expected `id<TAB>text`, found {line[:60]!r}")
-        rows.append(row)
-    return rows
+        names[int(row[0])] = row[1]
+    if sorted(names) != list(range(len(names))):
+        raise InputError(f"{path}: the ids are not 0 to {len(names) - 1}")
+    return [names[number] for number in range(len(names))]
 
 
 def _lines(path: Path) -> List[str]:
     return [line for block in read_lines(path) for line in block]
 
 
-def read_tag_names(path: Path) -> List[str]:
-    """Return the tags by id."""
-    names = {int(number): name for number, name in _rows(path, _lines(path))}
-    if sorted(names) != list(range(len(names))):
-        raise InputError(f"{path}: the ids are not 0 to {len(names) - 1}")
-    return [names[number] for number in range(len(names))]
-
-
-def parse(folder: Path, words: Sequence[str], pieces: Optional[Sequence[str]], table: Table) -> Dictionaries:
-    """Return the dictionaries of these lines.
+def older(released: Optional[str], words: Sequence[str]) -> "tuple[Dict[str, Any], List[str]]":
+    """Return `Dictionaries.info`, and the words by id, of a folder from before there was such a thing.
 
     Args:
-        folder: where they come from, for messages.
-        table: replacements of characters before the look-up.
+        released: the mode of a released model or one trained from it, None for others: jieba cuts their text.
+        words: lines of the folder's words; of a released model those of its word.dic.
     """
-    path = folder / "word.dic"
-    ids = {token: int(number) for number, token in _rows(path, words)}
-    if UNKNOWN not in ids:
-        raise InputError(f"{path}: no token {UNKNOWN} in it")
-    cutter: Cutter = CharacterCutter()
-    if pieces is not None:
-        cutter = PathCutter(read_counts(folder / "small_seg.dic", pieces), "length", ids)
-    texts = "\n".join(words), None if pieces is None else "\n".join(pieces)
-    # Only a token of one character is replaced: the table knows characters, and the release looks up whole tokens.
-    replaced = {chr(one): ids.get(other, ids[UNKNOWN]) for one, other in table.items()}
-    return Dictionaries({**ids, **replaced}, ids[UNKNOWN], len(ids), cutter, *texts)
-
-
-def read(folder: Path, tags: Sequence[str], table: Table) -> Dictionaries:
-    """Return the dictionaries of a folder.
-
-    Args:
-        tags: of the model; where they say nothing but where words end, each character is a token.
-        table: see `parse`.
-
-    Raises:
-        InputError: a line or a file that cannot be used.
-    """
-    pieces = _lines(folder / "small_seg.dic") if any(map(released_kind, tags)) else None
-    return parse(folder, _lines(folder / "word.dic"), pieces, table)
-
-
-def token_ids(dictionaries: Dictionaries, tokens: Sequence[str]) -> np.ndarray:
-    """Return the ids of tokens, int64."""
-    ids, unknown = dictionaries.ids, dictionaries.unknown
-    return np.array([ids.get(token, unknown) for token in tokens], dtype=np.int64)
+    if released is None:
+        return {"cutter": "jieba", "habits": "own", "weight": 0}, list(words)
+    kind = "characters" if released == "seg" else "length"
+    tokens = [line.rstrip("\r").partition("\t")[2] for line in words if line]
+    return {"cutter": kind, "habits": "released", "weight": None}, tokens

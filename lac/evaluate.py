@@ -34,9 +34,7 @@ def as_json(scores, skipped):
 def evaluate(options):
     """Print the scores."""
     model = load_any(options.model)
-    sentences, problems, missed = tagging.read_tagged(
-        options.test_data, model.tags, model.released, options.on_bad_line
-    )
+    sentences, problems, missed = tagging.read_held_out(model.text, options.test_data, options.on_bad_line)
     for count, what in ((len(problems), "lines skipped"), (missed, "gold words of types that the model lacks: missed")):
         if count:
             print(f"warning: {count} {what}", file=sys.stderr)

@@ -8,7 +8,7 @@
                                          word_ids int64 [batch, words], lengths int64 [batch], with ELMo also
                                          elmo_ids int64 [batch, words] → the best tags, int64 [batch, words]
       vocabulary.txt, tag.dic, q2b.dic   words of the embedding, tags by id, replacements before the look-up
-      word.dic, small_seg.dic            of a released model, or one trained from it, instead of vocabulary.txt
+      text.json, dictionary.txt          how text is cut and looked up, and the dictionary that it is cut by
       elmo_vocabulary.txt                words of the biLM, with ELMo
       network.npz                        without ELMo: the parameters by name, which `lac.predict` gives to the loops of
                                          `kernels.cc` where it can use them; elsewhere it runs the program
@@ -19,6 +19,7 @@ cannot hold. Here they are loops in the program, from the same weights.
 """
 
 import argparse
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -190,12 +191,12 @@ def _write(model: Model, beside: Path) -> None:
             warnings.filterwarnings("ignore", message=own)
         paddle.jit.save(paddle.jit.to_static(program, input_spec=specs, full_graph=True), str(beside / PROGRAM))
     texts = {
-        "word.dic" if model.released else "vocabulary.txt": tagging.vocabulary_text(model),
-        "tag.dic": "".join(tag + "\n" for tag in model.tags),
-        "q2b.dic": "".join(f"{chr(key)}\t{value}\n" for key, value in model.table.items()),
+        "vocabulary.txt": tagging.vocabulary_text(model),
+        "tag.dic": "".join(tag + "\n" for tag in model.text.tags),
+        "q2b.dic": "".join(f"{chr(key)}\t{value}\n" for key, value in model.text.table.items()),
+        tagging.TEXT_FILE: json.dumps(model.text.info()) + "\n",
+        tagging.DICTIONARY: model.text.cutter.dictionary,
     }
-    if model.released and model.released.pieces is not None:
-        texts["small_seg.dic"] = model.released.pieces
     if model.elmo_vocabulary:
         texts[tagging.ELMO_VOCABULARY] = model.elmo_vocabulary.text
     else:

@@ -1,57 +1,16 @@
 """The interface of LAC 2.1: `from lac import LAC`."""
 
-from typing import List, NamedTuple, Optional, Sequence, Union
+from typing import List, Optional, Sequence, Union
 
 from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError
 
 from lac import custom, release
 from lac import model as tagging
-from lac.release import Tagged
-from lac.scores import released_kind
+from lac.words import Words, characters, join, tag_tokens
 
 # So many texts are in work at a time.
 TEXTS_AT_A_TIME = 2048
-
-
-class Words(NamedTuple):
-    """The words of a text; joined up they are the text. `weights` is None but in mode rank."""
-
-    words: List[str]
-    tags: List[str]
-    weights: Optional[List[int]]
-
-
-def join(tagged: Tagged) -> Words:
-    """Return the words that tokens and their tags make up; a word's weight is the largest of its tokens.
-
-    As `lac.scores.released_spans`: a word starts where a tag ends in B or S, its type is that of its last token.
-    """
-    words: List[str] = []
-    kinds: List[str] = []
-    starts = []
-    for place, (token, tag) in enumerate(zip(tagged.tokens, tagged.tags)):
-        if tag[-1] in "BS" or not words:
-            words.append(token)
-            kinds.append(released_kind(tag))
-            starts.append(place)
-        else:
-            words[-1] += token
-            kinds[-1] = released_kind(tag)
-    if tagged.weights is None:
-        return Words(words, kinds, None)
-    ends = [*starts[1:], len(tagged.weights)]
-    return Words(words, kinds, [max(tagged.weights[start:end]) for start, end in zip(starts, ends)])
-
-
-def characters(tagged: Tagged) -> Tagged:
-    """Return each character as a token of its own: the first of a token has its tag, the others go on with it."""
-    tags, weights = [], None if tagged.weights is None else []
-    for place, (token, tag) in enumerate(zip(tagged.tokens, tagged.tags)):
-        tags += [tag, *[released_kind(tag) + "-I"] * (len(token) - 1)]
-        if weights is not None:
-            weights += [tagged.weights[place]] * len(token)
-    return Tagged(list("".join(tagged.tokens)), tags, weights)
 
 
 class LAC:
@@ -99,7 +58,7 @@ class LAC:
 
         Args:
             model_save_dir: folder of the run.
-            train_data: lines `word/tag word/tag …`, in mode seg `word word …`, or tagged lines of this project.
+            train_data: tagged lines of any form that `lac/lines.py` knows; in mode seg `word word …` will do.
             test_data: the same, held out: it decides which pass is kept and when to stop.
             flags: of `lac.train`, such as `max_epoch=5`, `base_learning_rate=1e-4`, `load_dir="auto"`; and those of
                 LAC 2.1: iter_num, which is max_epoch, and thread_num, which MKL_NUM_THREADS decides here.
@@ -122,11 +81,7 @@ class LAC:
 
     def tag(self, texts: Sequence[str]) -> List[Words]:
         """Return the words of texts, in their order."""
-        if self.model.released:
-            tagged = release.tag_tokens(self.model, texts, self.ranker)
-        else:
-            lines = tagging.tag_lines(self.model, texts)
-            tagged = [Tagged(words, [f"{tag}-B" for tag in tags], None) for words, tags in lines]
+        tagged = tag_tokens(self.model, texts, self.ranker)
         if self.items.by_text:
             tagged = map(characters, tagged)
             tagged = [one._replace(tags=custom.apply(self.items, text, one.tags)) for text, one in zip(texts, tagged)]

@@ -3,12 +3,13 @@
 A folder is a checkpoint (`checkpoint.py`) that needs no other file:
 
     model.pdparams     all parameters, those of the biLM too
-    vocabulary.txt     the words of the word embedding; of a released model its word.dic
-    state.npz          the biLM's vocabulary; of a released model also its small_seg.dic
-    checkpoint.json    sizes ("model", "elmo"), tag set, table of replacements, flags, dev scores, versions
+    vocabulary.txt     the words of the word embedding by id, one a line
+    state.npz          the dictionary that text is cut by, `word count` on each line; the biLM's vocabulary
+    checkpoint.json    sizes ("model", "elmo"), tag set, table of replacements, how text is cut and words are looked up
+                       ("text"), flags, dev scores, versions
 """
 
-import itertools
+import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -24,25 +25,12 @@ import paddle
 
 from bilm import ElmoEncoder
 from lac import dictionaries
-from lac.corpus import cut
 from lac.crf import viterbi
-from lac.dictionaries import Dictionaries, token_ids
+from lac.dictionaries import Dictionaries, plain_first
+from lac.lines import check_gold, read_gold
 from lac.network import Tagger
-from lac.reader import (
-    Sentence,
-    Table,
-    batches_by_length,
-    check_gold,
-    normalised_ids,
-    pad,
-    plain_ids,
-    read_sentences,
-    read_table,
-    read_tags,
-    vocabulary_from,
-)
-from lac.released_lines import parser
-from lac.scores import OUTSIDE, Scores, Span, released_spans, score, spans
+from lac.reader import Sentence, batches_by_length, pad, read_table, read_tags, vocabulary_from
+from lac.scores import Scores, score
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
 MAX_TOKENS, MAX_SENTENCES = 4096, 128
@@ -51,10 +39,13 @@ MAX_TOKENS, MAX_SENTENCES = 4096, 128
 PROGRAM = "tagger"
 PROGRAM_FILES = [f"{PROGRAM}.pdmodel", f"{PROGRAM}.json"]
 PROGRAM_FILE = PROGRAM_FILES[0 if paddle.__version__.startswith("2.") else 1]
+ELMO_VOCABULARY, NETWORK = "elmo_vocabulary.txt", "network.npz"
+# How text is cut and words are looked up (`Dictionaries.info`), and the dictionary it is cut by.
+TEXT_FILE, DICTIONARY = "text.json", "dictionary.txt"
 EXPORTED = [PROGRAM_FILE, f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic"]
-ELMO_VOCABULARY = "elmo_vocabulary.txt"
-NETWORK = "network.npz"
-EXPORTED_SOMETIMES = [NETWORK, "vocabulary.txt", "word.dic", "small_seg.dic", ELMO_VOCABULARY]
+EXPORTED_SOMETIMES = [NETWORK, "vocabulary.txt", TEXT_FILE, DICTIONARY, ELMO_VOCABULARY]
+# Of a release, in folders from before `text.json`.
+EXPORTED_SOMETIMES += ["word.dic", "small_seg.dic"]
 
 
 class Model(NamedTuple):
@@ -63,21 +54,16 @@ class Model(NamedTuple):
     Attributes:
         decode: function of word ids and lengths (as in `Tagger.forward`) and of ELMo ids or layers → best tags,
             int64 array `[batch, words]`.
-        vocabulary: of the word embedding, None for a released model. tags: by id.
-        table: replacements before a word is looked up.
+        text: how text is cut and looked up, and what the tags are.
         elmo_vocabulary: of the biLM, None without ELMo.
         tagger: the network; None if the model comes from `lac.export`.
         exported: of an exported model, the network for C++; None if its program is to be run.
-        released: the dictionaries of a released model, or of one trained from it; else None.
     """
 
     decode: Callable
-    vocabulary: Optional[Vocabulary]
-    tags: List[str]
-    table: Table
+    text: Dictionaries
     elmo_vocabulary: Optional[Vocabulary]
     tagger: Optional[Tagger]
-    released: Optional[Dictionaries] = None
     exported: Optional[Tagger] = None
 
 
@@ -90,20 +76,14 @@ class Encoded(NamedTuple):
 
 
 def encode(model: Model, sentences: Iterable[Sequence[str]]) -> Encoded:
-    """Look up the words of sentences."""
+    """Look up the tokens of sentences."""
     sentences = list(sentences)
-    words = [word_ids(model, words) for words in sentences]
-    elmo = None
+    words, elmo = [model.text.word_ids(tokens) for tokens in sentences], None
     if model.elmo_vocabulary:
-        elmo = [np.array(plain_ids(words, model.elmo_vocabulary, model.table), dtype=np.int64) for words in sentences]
-    return Encoded(words, elmo, np.array([len(words) for words in sentences], dtype=np.int64))
-
-
-def word_ids(model: Model, words: Sequence[str]) -> np.ndarray:
-    """Return the ids of words for the word embedding, int64."""
-    if model.released:
-        return token_ids(model.released, words)
-    return np.array(normalised_ids(words, model.vocabulary, model.table), dtype=np.int64)
+        look_up, unknown = plain_first(model.elmo_vocabulary.ids, model.text.table), model.elmo_vocabulary.unknown
+        ids = ([look_up(token) for token in tokens] for tokens in sentences)
+        elmo = [np.array([unknown if one is None else one for one in row], dtype=np.int64) for row in ids]
+    return Encoded(words, elmo, np.array([len(tokens) for tokens in sentences], dtype=np.int64))
 
 
 def decoder(tagger: Tagger) -> Callable:
@@ -163,71 +143,31 @@ def predict(model: Model, sentences: Sequence[Sequence[str]]) -> List[List[str]]
     tags: List[List[str]] = [[] for _ in sentences]
     paths = predict_ids(model, encode(model, [sentences[number] for number in there])) if there else []
     for number, path in zip(there, paths):
-        tags[number] = [model.tags[tag] for tag in path]
+        tags[number] = [model.text.tags[tag] for tag in path.tolist()]
     return tags
 
 
-def join(tokens: Sequence[str], tags: Sequence[str]) -> Tuple[List[str], List[str]]:
-    """Return the words that tokens make up, and the tag of each, from a tag for each token.
-
-    Every character of the tokens is in exactly one word, also where the tags make no sense.
-    """
-    text, places = "".join(tokens), [0, *itertools.accumulate(map(len, tokens))]
-    outside = [Span(*place) for place in zip(places, places[1:], tags) if place[2] == OUTSIDE]
-    found = sorted([*spans(tokens, tags), *outside])
-    return [text[span.start : span.end] for span in found], [span.tag for span in found]
-
-
-def tag_lines(model: Model, lines: Sequence[str]) -> List[Tuple[List[str], List[str]]]:
-    """Return words and tags of lines of raw text; the words of a line joined up are the line."""
-    cut_lines = [cut(line) for line in lines]
-    tokens = [[token for token in line if not token.isspace()] for line in cut_lines]
-    return [_put_back(line, tags) for line, tags in zip(cut_lines, predict(model, tokens))]
-
-
-def _put_back(tokens: List[str], tags: List[str]) -> Tuple[List[str], List[str]]:
-    """Join tokens to words between the white space, which stays where it is."""
-    words, kinds, rest = [], [], iter(tags)
-    for blank, group in itertools.groupby(tokens, key=str.isspace):
-        group = list(group)
-        joined = (group, [""] * len(group)) if blank else join(group, list(itertools.islice(rest, len(group))))
-        words += joined[0]
-        kinds += joined[1]
-    return words, kinds
-
-
-def read_tagged(
-    paths: Sequence[str],
-    tags: Sequence[str],
-    released: Optional[Dictionaries],
-    on_bad_line: str = "error",
-    cut_at_words: bool = False,
+def read_held_out(
+    text: Dictionaries, paths: Sequence[str], on_bad_line: str = "error"
 ) -> Tuple[List[Sentence], List[str], int]:
-    """Return the sentences of tagged files as a model gets them, and what is wrong with the lines left out.
+    """Return the sentences of tagged files, cut as their text would be, and what is wrong with the lines left out.
 
     Args:
-        paths, tags, on_bad_line: see `lac.reader.read_sentences`.
-        released, cut_at_words: the dictionaries of a released model, and whether to train on the sentences, see
-            `lac/released_lines.py`.
+        paths, on_bad_line: see `lac.lines.read_gold`.
 
     Returns:
         also how many gold words are of types that the tags cannot express.
 
     Raises:
-        InputError: as `read_sentences` and `check_gold`.
+        InputError: as `read_gold` and `check_gold`.
     """
-    parse = parser(released, tags, cut_at_words) if released else None
-    sentences, problems = read_sentences(paths, tags, on_bad_line, parse)
-    return sentences, problems, check_gold(sentences, tags, paths[0])
+    lines, problems = read_gold(paths, on_bad_line, text.typed)
+    return text.held_out_sentences(lines), problems, check_gold(lines, text.kinds, paths[0])
 
 
 def score_ids(model: Model, sentences: Iterable[Sentence], paths: Iterable[Sequence[int]]) -> Scores:
     """Return the scores of tag ids against the gold words of sentences."""
-    to_spans = released_spans if model.released else spans
-    return score(
-        (sentence.gold, to_spans(sentence.words, [model.tags[number] for number in path]))
-        for sentence, path in zip(sentences, paths)
-    )
+    return score((sentence.gold, model.text.spans(sentence, path)) for sentence, path in zip(sentences, paths))
 
 
 def score_model(model: Model, sentences: Sequence[Sentence]) -> Scores:
@@ -247,23 +187,23 @@ def model_info(model: Model) -> Dict[str, Any]:
     return {
         "model": model.tagger.config,
         "elmo": elmo_info(model.tagger.encoder),
-        "tags": model.tags,
-        "q2b": {chr(key): value for key, value in model.table.items()},
-        "released": model.released.mode if model.released else None,
+        "tags": model.text.tags,
+        "q2b": {chr(key): value for key, value in model.text.table.items()},
+        "text": model.text.info(),
     }
 
 
 def model_state(model: Model) -> Dict[str, np.ndarray]:
     """Return what `state.npz` holds of a model."""
-    state = {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
-    if model.released and model.released.pieces is not None:
-        state["small_seg"] = np.array(model.released.pieces)
+    state = {"dictionary": np.frombuffer(model.text.cutter.dictionary.encode("utf-8"), dtype=np.uint8)}
+    if model.elmo_vocabulary:
+        state["elmo_vocabulary"] = np.array(model.elmo_vocabulary.text)
     return state
 
 
 def vocabulary_text(model: Model) -> str:
     """Return what `vocabulary.txt` holds."""
-    return model.released.words if model.released else model.vocabulary.text
+    return "".join(word + "\n" for word in model.text.words)
 
 
 def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
@@ -279,11 +219,10 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     if "tags" not in info:
         raise CheckpointError(f"{found.path} is a language model, not a tagger; lac.train makes one from it")
     try:
-        tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
-        vocabulary, released, elmo_vocabulary = _vocabulary_of(found), _released_of(found, table), None
+        text, elmo_vocabulary = _text_of(found), None
         if info["elmo"] is not None:
             elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
-        _check_sizes(found, released.size if released else vocabulary.size, tags, elmo_vocabulary)
+        _check_sizes(found, text, elmo_vocabulary)
         encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if elmo_vocabulary else None
         tagger = Tagger(**info["model"], encoder=encoder, **options)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -295,22 +234,27 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     )
     tagger.set_state_dict(found.model)
     tagger.eval()
-    return Model(decoder(tagger), vocabulary, tags, table, elmo_vocabulary, tagger, released)
+    return Model(decoder(tagger), text, elmo_vocabulary, tagger)
 
 
-def _vocabulary_of(found) -> Optional[Vocabulary]:
-    return None if found.info.get("released") else Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
+def _text_of(found: checkpoint.Checkpoint) -> Dictionaries:
+    path, info, state = found.path / checkpoint.VOCABULARY_FILE, found.info, found.state
+    tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
+    words = _words(path)
+    if "text" in info:
+        how, dictionary = info["text"], bytes(state["dictionary"]).decode("utf-8")
+    else:  # from before there was such a thing
+        how, words = dictionaries.older(info.get("released"), words)
+        dictionary = str(state.get("small_seg", ""))
+    return dictionaries.restore(how, words, tags, table, dictionary, found.path)
 
 
-def _released_of(found, table) -> Optional[Dictionaries]:
-    if not found.info.get("released"):  # older checkpoints do not know of it
-        return None
-    words = [line for block in read_lines(found.path / checkpoint.VOCABULARY_FILE) for line in block]
-    pieces = str(found.state["small_seg"]).split("\n") if "small_seg" in found.state else None
-    return dictionaries.parse(found.path, words, pieces, table)
+def _words(path: Path) -> List[str]:
+    """Return the lines of a file of words; one of them may be a blank."""
+    return [line for block in read_lines(path) for line in block]
 
 
-def _check_sizes(found, num_words: int, tags: List[str], elmo_vocabulary: Optional[Vocabulary]) -> None:
+def _check_sizes(found, text: Dictionaries, elmo_vocabulary: Optional[Vocabulary]) -> None:
     """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before."""
     sizes, elmo, there = found.info["model"], found.info["elmo"], sum(array.size for array in found.model.values())
     numbers = sizes["num_words"] * sizes["word_emb_dim"] + sizes["bigru_num"] * 6 * sizes["grnn_hidden_dim"] ** 2
@@ -321,8 +265,8 @@ def _check_sizes(found, num_words: int, tags: List[str], elmo_vocabulary: Option
         numbers += bilm_numbers(*(elmo[name] for name in names))
     if not all(type(size) is int and size > 0 for size in whole) or numbers > there:
         raise ValueError(f"{sizes} and {elmo} do not fit the {there:,} numbers of {checkpoint.MODEL_FILE}")
-    if [sizes["num_words"], sizes["num_tags"]] != [num_words, len(tags)] or len(set(tags)) != len(tags):
-        raise ValueError(f"{sizes} does not fit {num_words} words and {len(set(tags))} tags")
+    if [sizes["num_words"], sizes["num_tags"]] != [text.size, len(text.tags)] or len(text.tag_ids) != len(text.tags):
+        raise ValueError(f"{sizes} does not fit {text.size} words and {len(text.tag_ids)} tags")
     if elmo_vocabulary and elmo_vocabulary.size != elmo["vocab_size"]:
         raise ValueError(f"{elmo} does not fit a vocabulary of {elmo_vocabulary.size} words")
 
@@ -349,12 +293,22 @@ def load_exported(folder: Path) -> Model:
     def decode(word_ids, lengths, elmo=None):
         return program(word_ids, lengths, *([] if elmo is None else [elmo])).numpy()
 
-    tags, table = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
     elmo_vocabulary = Vocabulary(folder / ELMO_VOCABULARY) if ELMO_VOCABULARY in names else None
-    released = dictionaries.read(folder, tags, table) if "word.dic" in names else None
-    vocabulary = None if released else Vocabulary(folder / "vocabulary.txt")
     network = _exported_network(folder / NETWORK) if NETWORK in names and kernels.library() else None
-    return Model(decode, vocabulary, tags, table, elmo_vocabulary, None, released, network)
+    return Model(decode, _exported_text(folder, names), elmo_vocabulary, None, network)
+
+
+def _exported_text(folder: Path, names: Sequence[str]) -> Dictionaries:
+    tags, table = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
+    if TEXT_FILE in names:
+        how, words = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8")), _words(folder / "vocabulary.txt")
+        dictionary = DICTIONARY
+    else:  # from before there was such a file
+        dictionary = "small_seg.dic"
+        released = ("lac" if dictionary in names else "seg") if "word.dic" in names else None
+        how, words = dictionaries.older(released, _words(folder / ("word.dic" if released else "vocabulary.txt")))
+    counts = (folder / dictionary).read_text(encoding="utf-8") if dictionary in names else ""
+    return dictionaries.restore(how, words, tags, table, counts, folder / dictionary)
 
 
 def _exported_network(path: Path) -> Tagger:

@@ -13,8 +13,8 @@ stays empty.
     json    `{"words": ["上海", "的", …], "tags": ["ns", "u", …]}`; the words joined up are the line to the
             character, white space too; in mode rank with "weights"
 
-A model trained here cuts a line into tokens with jieba, tags them and joins those that belong together. It never tags
-white space, and no word goes on across it; a token tagged O is given out with that tag.
+A line is cut into tokens by the model's dictionary; they are tagged, and those that belong together are joined. A model
+trained here never tags white space, and no word goes on across it; a token tagged O is given out with that tag.
 """
 
 import argparse
@@ -31,8 +31,9 @@ from elmo_chinese.text import InputError, find_files, read_lines, read_stdin
 
 import paddle
 
-from lac.interface import LAC, Words
+from lac.interface import LAC
 from lac.release import MODES
+from lac.words import Words
 
 # So many lines are read and sorted by length at a time; the output follows at once.
 LINES_AT_A_TIME = 2048
@@ -90,8 +91,6 @@ def main(arguments=None):
     except (InputError, CheckpointError, PretrainedError) as error:
         sys.stdout.buffer.flush()
         fail(error)
-    except ImportError:
-        fail(InputError("jieba is not installed; pip install -r requirements-cpu.txt"))
     except BrokenPipeError:  # whoever reads has seen enough; keep Python from complaining on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

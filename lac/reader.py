@@ -1,32 +1,25 @@
-"""From tagged lines to arrays.
+"""From sentences to arrays: tag sets, replacements of characters, the words of a new model, batches.
 
-1. A line is `word word …<TAB>tag tag …`, one tag for each word. A third field, `word/tag word/tag …`, is the
-   gold segmentation of the same text, where it is not the one that the tags make up: held-out text is cut by
-   jieba alone, as at prediction, and its tokens may not be able to express it (`lac/corpus.py`).
-2. Tags are the lines of `tag.dic`, words those of a vocabulary. Before a word's id is looked up its
-   characters are replaced as `q2b.dic` says (full-width → half-width); the text itself stays as it is.
-3. Batches are padded, and padding is told from the lengths alone.
+Padding is told from the lengths alone.
 """
 
-import functools
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
-from elmo_chinese.text import InputError, find_files, read_lines
+from elmo_chinese.text import InputError, PathLike, read_lines
 from elmo_chinese.vocabulary import END, START, UNKNOWN, Vocabulary
 
 import numpy as np
 
-from lac.scores import Span, spans, split_tag
+from lac.scores import Span
 
-PathLike = Union[str, Path]
 Table = Dict[int, str]
 
 
 class Sentence(NamedTuple):
-    """A tagged line: its tokens, a tag for each, and its words as spans of characters."""
+    """A tagged line: its tokens, tags for them if it is to be trained on, and its words as spans of characters."""
 
     words: List[str]
     tags: List[str]
@@ -73,92 +66,6 @@ def read_table(path: PathLike) -> Table:
     return table
 
 
-def parse_line(line: str, known: Optional[Dict[str, None]] = None) -> Sentence:
-    """Return the sentence of a line, its tags among the known (None: any); `ValueError` says what is wrong with it."""
-    fields = line.split("\t")
-    if len(fields) not in (2, 3):
-        found = "no tab" if len(fields) == 1 else f"{len(fields)} fields"
-        raise ValueError(f"expected `words<TAB>tags`, found {found}: {line[:60]!r}")
-    words, tags = fields[0].split(), fields[1].split()
-    if len(words) != len(tags):
-        raise ValueError(f"{len(words)} words, but {len(tags)} tags: {line[:60]!r}")
-    if not words:
-        raise ValueError("no words before the tab")
-    if len(fields) == 3:
-        return Sentence(words, tags, _gold_spans(words, fields[2]))
-    for word, tag in zip(words, tags):
-        if known is not None and tag not in known:
-            raise ValueError(f"unknown tag {tag!r} of word {word!r}; the tag set has {', '.join(list(known)[:8])} …")
-    return Sentence(words, tags, spans(words, tags))
-
-
-def _gold_spans(words: Sequence[str], field: str) -> List[Span]:
-    found, place = [], 0
-    for token in field.split():
-        word, slash, tag = token.rpartition("/")
-        if not word or not tag:
-            raise ValueError(f"third field: expected word/tag, found {token!r}")
-        found.append(Span(place, place + len(word), tag))
-        place += len(word)
-    if "".join(words) != "".join(token.rpartition("/")[0] for token in field.split()):
-        raise ValueError("the third field is not the text of the first one")
-    return found
-
-
-def read_sentences(
-    paths: Union[PathLike, Sequence[PathLike]],
-    tags: Optional[Sequence[str]] = None,
-    on_bad_line: str = "error",
-    parse: Optional[Callable[[str], Sentence]] = None,
-) -> Tuple[List[Sentence], List[str]]:
-    """Return the sentences of tagged files, blank lines left out, and what is wrong with the lines skipped.
-
-    Args:
-        paths: see `reader.find_files`.
-        tags: the tag set, None if any tag will do. In a line with a gold field its tags are not looked at.
-        on_bad_line: "error", or "skip" to leave a line out that cannot be used.
-        parse: function line → sentence for other lines than these, see `lac/released_lines.py`.
-
-    Raises:
-        InputError: naming file and line: no tab, unequal counts of words and tags, an unknown tag. Or no line
-            of a file can be used.
-    """
-    parse = parse or functools.partial(parse_line, known=None if tags is None else dict.fromkeys(tags))
-    sentences, problems = [], []
-    for path in find_files(paths):
-        before = len(sentences)
-        for number, line in enumerate((line for block in read_lines(path) for line in block), start=1):
-            if not line.strip():
-                continue
-            try:
-                sentences.append(parse(line.rstrip("\r")))
-            except ValueError as error:
-                problem = f"{path}: line {number}: {error}"
-                if on_bad_line == "error":
-                    raise InputError(f"{problem} (--on_bad_line skip leaves such lines out)")
-                problems.append(problem)
-        if len(sentences) == before:
-            raise InputError(f"{path}: no usable line in it" + (f"; the first: {problems[-1]}" if problems else ""))
-    return sentences, problems
-
-
-def check_gold(sentences: Sequence[Sentence], tags: Sequence[str], where: str) -> int:
-    """Return how many gold words are of a type that the tag set cannot express, so that they will count as missed.
-
-    Raises:
-        InputError: all of them: the text was tagged with another tag set.
-    """
-    known = {split_tag(tag)[0] for tag in tags}
-    kinds = [span.tag for sentence in sentences for span in sentence.gold]
-    missed = [kind for kind in kinds if kind not in known]
-    if kinds and len(missed) == len(kinds):
-        raise InputError(
-            f"{where}: tagged with another tag set than the model's: it has {', '.join(sorted(set(missed))[:8])} …, "
-            f"the model {', '.join(sorted(known)[:8])} …"
-        )
-    return len(missed)
-
-
 def vocabulary_from(words: Iterable[str]) -> Vocabulary:
     """Return the vocabulary with these lines."""
     with tempfile.TemporaryDirectory() as folder:
@@ -167,31 +74,12 @@ def vocabulary_from(words: Iterable[str]) -> Vocabulary:
         return Vocabulary(path)
 
 
-def count_words(sentences: Iterable[Sentence], table: Table) -> Counter:
-    """Count the words of sentences in the form in which they are looked up."""
-    return Counter(word.translate(table) for sentence in sentences for word in sentence.words)
-
-
-def build_vocabulary(counts: Counter) -> Vocabulary:
-    """Return the vocabulary of all counted words, most frequent first, behind the three specials."""
+def build_vocabulary(sentences: Iterable[Sentence], table: Table) -> List[str]:
+    """Return the specials, and the tokens of sentences as they are looked up, the most frequent first."""
     specials = [START, END, UNKNOWN]
+    counts = Counter(word.translate(table) for sentence in sentences for word in sentence.words)
     words = sorted((word for word in counts if word.strip()), key=lambda word: (-counts[word], word))
-    return vocabulary_from(specials + [word for word in words if word not in specials])
-
-
-def normalised_ids(words: Sequence[str], vocabulary: Vocabulary, table: Table) -> List[int]:
-    """Return ids of words after replacing characters; if that form is unknown, of the word as it stands."""
-    ids, unknown = vocabulary.ids, vocabulary.unknown
-    return [ids.get(word.translate(table), ids.get(word, unknown)) for word in words]
-
-
-def plain_ids(words: Sequence[str], vocabulary: Vocabulary, table: Table) -> List[int]:
-    """Return ids of words as they stand; if that form is unknown, after replacing characters.
-
-    For a biLM, which was trained on text as it stands.
-    """
-    ids, unknown = vocabulary.ids, vocabulary.unknown
-    return [ids.get(word, ids.get(word.translate(table), unknown)) for word in words]
+    return specials + [word for word in words if word not in specials]
 
 
 def pad(rows: Sequence[np.ndarray], width: Optional[int] = None) -> np.ndarray:

@@ -10,14 +10,13 @@ trained on (`python -m lac.train --init_from lac`) and exported (`lac.export`) l
 """
 
 import configparser
-import itertools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Tuple, Union
 
 from elmo_chinese.archive import extract
 from elmo_chinese.files import cache_folder, lock_file, writing
@@ -27,19 +26,14 @@ from elmo_chinese.text import InputError, read_lines
 
 import numpy as np
 
-from lac import dictionaries
 from lac import model as tagging
-from lac.dictionaries import read_tag_names
-from lac.model import Model, decoder, encode, predict_ids
+from lac.dictionaries import read_release
+from lac.model import Model, decoder
 from lac.network import Tagger
 from lac.rank import Ranker
-from lac.reader import read_table
 
 PACKAGE = "LAC==2.1.2"
 MODES = ("lac", "seg", "rank")
-# A longer text is tagged in pieces of so many tokens, cut after the end of a sentence where there is one.
-MAX_TOKENS = 20_000
-SENTENCE_ENDS = frozenset("。！？!?\n")
 
 
 # --- getting it ---
@@ -141,11 +135,9 @@ def load(path: Optional[Union[str, Path]] = None, mode: str = "lac", encoder=Non
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     root, name = Path(path) if path else fetch(), "seg_model" if mode == "seg" else "lac_model"
     folder = root / name if (root / name).is_dir() else root
-    conf = folder / "conf"
-    tags, table = read_tag_names(conf / "tag.dic"), read_table(conf / "q2b.dic")
-    released = dictionaries.read(conf, tags, table)
-    tagger = make_tagger(folder, released.size, len(tags), encoder, **options)
-    return Model(decoder(tagger), None, tags, table, None, tagger, released)
+    text = read_release(folder / "conf")
+    tagger = make_tagger(folder, text.size, len(text.tags), encoder, **options)
+    return Model(decoder(tagger), text, None, tagger)
 
 
 def load_ranker(path: Optional[Union[str, Path]] = None) -> Ranker:
@@ -227,44 +219,6 @@ def _check_config(path: Path, sizes: Dict[str, int]) -> None:
             raise PretrainedError(f"{path}: {name} is {said[name]}, but the files of the network say {value}")
 
 
-# --- tagging ---
-
-
-class Tagged(NamedTuple):
-    """The tokens of a text, a tag for each and, in mode rank, a weight."""
-
-    tokens: List[str]
-    tags: List[str]
-    weights: Optional[List[int]]
-
-
-def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = None) -> List[Tagged]:
-    """Cut and tag texts; the order is kept, and a text gets the same tags alone or among others."""
-    cut, names = model.released.cutter.cut_many(texts), model.tags
-    pieces = [(number, piece) for number, tokens in enumerate(cut) for piece in _pieces(tokens)]
-    encoded = encode(model, [piece for _, piece in pieces])
-    paths = predict_ids(model, encoded) if pieces else []
-    weights = ranker.weights(encoded.words, paths) if ranker and pieces else itertools.repeat(None)
-    tagged = [Tagged([], [], [] if ranker else None) for _ in texts]
-    for (number, piece), path, weight in zip(pieces, paths, weights):
-        tagged[number].tokens.extend(piece)
-        tagged[number].tags.extend([names[tag] for tag in path.tolist()])
-        if ranker:
-            tagged[number].weights.extend(weight.tolist())
-    return tagged
-
-
-def _pieces(tokens: List[str]) -> List[List[str]]:
-    """Cut a long list of tokens, after the end of a sentence where there is one; an empty one has no piece."""
-    pieces = []
-    while len(tokens) > MAX_TOKENS:
-        cuts = (place for place in range(MAX_TOKENS, 0, -1) if tokens[place - 1] in SENTENCE_ENDS)
-        cut = next(cuts, MAX_TOKENS)
-        pieces.append(tokens[:cut])
-        tokens = tokens[cut:]
-    return pieces + [tokens] if tokens else pieces
-
-
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
     parser = Parser(prog="lac.release", description=__doc__.split("\n\n")[0])
@@ -274,7 +228,7 @@ def main(arguments=None):
         folder = fetch(options.source)
         for mode in ("lac", "seg"):
             model = load(folder, mode)
-            print(f"{folder / (mode + '_model')}: {model.released.size} tokens, {len(model.tags)} tags")
+            print(f"{folder / (mode + '_model')}: {model.text.size} tokens, {len(model.text.tags)} tags")
         load_ranker(folder)
         print(f"{folder / 'rank_model'}: weights of words")
     except (InputError, PretrainedError) as error:

@@ -33,43 +33,49 @@ def split_tag(name: str) -> Tuple[str, str]:
     return (kind, ending) if dash and ending in ("B", "I", "E", "S") else (name, "S")
 
 
-def spans(words: Sequence[str], tags: Sequence[str]) -> List[Span]:
-    """Return the words that tokens and their tags make up."""
-    found: List[Span] = []
-    place, open_kind = 0, None  # the type of the word that may still go on
-    for word, tag in zip(words, tags):
+def words_begin(tags: Iterable[str]) -> List[str]:
+    """Return tags in the form in which the released models have them: `type-B` where a word begins, else `type-I`.
+
+    Outside of words it is `O-B`, and `-B` for an empty tag, which white space has.
+    """
+    begun: List[str] = []
+    open_kind = None  # the type of the word that may still go on
+    for tag in tags:
         kind, ending = split_tag(tag)
-        start, place = place, place + len(word)
-        if ending == "O":
-            open_kind = None
-            continue
-        if ending in ("I", "E") and kind == open_kind:
-            found[-1] = found[-1]._replace(end=place)
-        else:
-            found.append(Span(start, place, kind))
+        begun.append(f"{kind}-I" if ending in ("I", "E") and kind == open_kind else f"{kind}-B")
         open_kind = kind if ending in ("B", "I") else None
-    return found
+    return begun
 
 
-def released_kind(tag: str) -> str:
-    """Return the type of a released model's tag: what stands before its ending, which is always two characters."""
-    return tag[:-2]
+def kind_of(begun: str) -> str:
+    """Return the type of a tag of a released model, or of `words_begin`: all but its ending of two characters."""
+    return begun[:-2]
 
 
-def released_spans(tokens: Sequence[str], tags: Sequence[str]) -> List[Span]:
-    """Return the words that tokens and the tags of a released model make up: every character is in one of them.
+def all_spans(tokens: Sequence[str], begun: Sequence[str]) -> List[Span]:
+    """Return what tokens and the tags of a released model, or of `words_begin`, make up: all characters are in it.
 
     A word starts where a tag ends in B or S, and at the start of the text. Its type is that of its last token.
     """
     found: List[Span] = []
     place = 0
-    for token, tag in zip(tokens, tags):
+    for token, tag in zip(tokens, begun):
         start, place = place, place + len(token)
         if tag[-1] in "BS" or not found:
-            found.append(Span(start, place, released_kind(tag)))
+            found.append(Span(start, place, kind_of(tag)))
         else:
-            found[-1] = Span(found[-1].start, place, released_kind(tag))
+            found[-1] = Span(found[-1].start, place, kind_of(tag))
     return found
+
+
+def spans(tokens: Sequence[str], tags: Sequence[str]) -> List[Span]:
+    """Return the words that tokens and their tags make up."""
+    return words_of(all_spans(tokens, words_begin(tags)))
+
+
+def words_of(found: Iterable[Span]) -> List[Span]:
+    """Return the spans that are words."""
+    return [span for span in found if span.tag != OUTSIDE]
 
 
 class Figures(NamedTuple):

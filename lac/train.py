@@ -37,21 +37,14 @@ import paddle
 import paddle.distributed as dist
 
 from bilm import StepRandom, load_encoder
+from lac import dictionaries, release
 from lac import model as tagging
-from lac import release
 from lac.layers import LayerCache
+from lac.lines import kinds_of, read_gold
 from lac.model import Encoded, Model
 from lac.network import Tagger
 from lac.options import HPARAMS, OWN, RETIRED, SIZES, make_parser
-from lac.reader import (
-    Sentence,
-    build_vocabulary,
-    count_words,
-    pad,
-    read_table,
-    read_tags,
-    training_batches,
-)
+from lac.reader import Sentence, pad, read_table, read_tags, training_batches
 from lac.scores import Scores, describe
 
 # Records of this program besides those of "train".
@@ -81,7 +74,7 @@ class Run(NamedTuple):
     optimizer: paddle.optimizer.Optimizer
     train: Text
     tag_ids: List[np.ndarray]  # of the training sentences
-    rare: np.ndarray  # bool by word id: seen once in the training lines
+    rare: np.ndarray  # bool by word id: sometimes read as the unknown word
     dev: Optional[Text]
     steps_per_epoch: int
     total_steps: int
@@ -130,7 +123,7 @@ def train_step(run, batch, step, stop=False):
         words = pad([encoded.words[number] for number in mine], width)
         keep = random.keep_mask(UNKNOWN_STREAM, len(mine), width, run.options.unknown_rate)
         if run.rare.any():
-            words = np.where(run.rare[words] & ~keep, run.model.vocabulary.unknown, words)
+            words = np.where(run.rare[words] & ~keep, run.model.text.unknown, words)
         elmo = None
         if encoded.elmo is not None:
             ids = run.train.layers
@@ -194,9 +187,17 @@ def checkpoint_to_resume(options, given):
     return found
 
 
-def read_text(options, paths, tags, released, to_train_on):
-    """Return the sentences of files; say what is left out or cannot be found."""
-    sentences, problems, missed = tagging.read_tagged(paths, tags, released, options.on_bad_line, to_train_on)
+def read_training_lines(options, typed, kinds):
+    """Return the gold lines to train on; say what is left out."""
+    lines, problems = read_gold(options.train_data, options.on_bad_line, typed, kinds)
+    if problems and dist.get_rank() == 0:
+        say(f"warning: {len(problems)} lines skipped, the first: {problems[0]}")
+    return lines
+
+
+def read_held_out(options, paths, text):
+    """Return the sentences of held-out files; say what is left out or cannot be found."""
+    sentences, problems, missed = tagging.read_held_out(text, paths, options.on_bad_line)
     if dist.get_rank() == 0:
         if problems:
             say(f"warning: {len(problems)} lines skipped, the first: {problems[0]}")
@@ -227,20 +228,18 @@ def load_elmo(options):
     return encoder, vocabulary
 
 
-def make_model(options, tags, train_sentences):
-    """Return a freshly initialised `Model`."""
+def make_model(options, tags, lines):
+    """Return a freshly initialised `Model` for gold lines."""
     table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
-    if options.word_dict_path:
-        vocabulary = Vocabulary(options.word_dict_path)
-    else:
-        vocabulary = build_vocabulary(count_words(train_sentences, table))
+    words = Vocabulary(options.word_dict_path).words if options.word_dict_path else None
+    text = dictionaries.from_lines(lines, tags, table, words)
     encoder, elmo_vocabulary = load_elmo(options)
     # After the biLM: its initial numbers must not shift those of the tagger, which is to be compared without it.
     paddle.seed(options.random_seed)
     sizes = (options.word_emb_dim, options.grnn_hidden_dim, options.bigru_num)
     rates = (options.emb_learning_rate, options.crf_learning_rate)
-    tagger = Tagger(vocabulary.size, len(tags), *sizes, *rates, encoder)
-    return Model(tagging.decoder(tagger), vocabulary, tags, table, elmo_vocabulary, tagger)
+    tagger = Tagger(text.size, len(tags), *sizes, *rates, encoder)
+    return Model(tagging.decoder(tagger), text, elmo_vocabulary, tagger)
 
 
 def init_model(options, given):
@@ -260,7 +259,7 @@ def init_model(options, given):
         model = tagging.restore(found, dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout), **rates)
     for name in SIZES:
         setattr(options, name, model.tagger.config[name])
-    return model
+    return model._replace(text=model.text.for_other_lines())
 
 
 def restore_model(options, given, found):
@@ -282,12 +281,11 @@ def make_text(model, sentences, options, name):
     return Text(sentences, encoded, layers)
 
 
-def rare_words(model, sentences):
-    """Return which words are sometimes read as `<UNK>`: those seen once; a released model knows its unknown token."""
-    if model.released:
-        return np.zeros(model.released.size, dtype=bool)
-    counts = count_words(sentences, model.table)
-    return np.array([counts[word] == 1 for word in model.vocabulary.words])
+def rare_words(model, encoded):
+    """Return which words are sometimes read as the unknown one: those seen once, if the words come from these lines."""
+    if model.text.weight is None:
+        return np.zeros(model.text.size, dtype=bool)
+    return np.bincount(np.concatenate(encoded.words), minlength=model.text.size) == 1
 
 
 def set_up(options, given):
@@ -297,20 +295,23 @@ def set_up(options, given):
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
     model = restore_model(options, given, found) if found else init_model(options, given) if options.init_from else None
-    tags, released = (model.tags, model.released) if model else (read_tags(options.label_dict_path), None)
-    sentences = read_text(options, options.train_data, tags, released, True)
+    tags = model.text.tags if model else read_tags(options.label_dict_path)
+    if model:
+        lines = read_training_lines(options, model.text.typed, model.text.kinds)
+    else:
+        lines = read_training_lines(options, True, kinds_of(tags))
+        model = make_model(options, tags, lines)
+    sentences = model.text.training_sentences(lines)
     digest = fingerprint(sentences)
     if found and digest != found.info["train_sha256"]:
         raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
-    if model is None:
-        model = make_model(options, tags, sentences)
     model.tagger.train()
     optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=model.tagger.trained_parameters())
     progress = {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
     if found:
         checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
         progress = found.info["progress"]
-    dev = read_text(options, options.dev_data, tags, released, False) if options.dev_data else None
+    dev = read_held_out(options, options.dev_data, model.text) if options.dev_data else None
     steps = math.ceil(len(sentences) / options.batch_size)
     total = steps * options.max_epoch
     log = None
@@ -321,14 +322,14 @@ def set_up(options, given):
         log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
     if log:
         report_start(options, device, found, model, sentences, dev, steps, total)
-    index = {name: number for number, name in enumerate(tags)}
+    train, index = make_text(model, sentences, options, "train"), model.text.tag_ids
     run = Run(
         options,
         model,
         optimizer,
-        make_text(model, sentences, options, "train"),
+        train,
         [np.array([index[tag] for tag in sentence.tags], dtype=np.int64) for sentence in sentences],
-        rare_words(model, sentences),
+        rare_words(model, train.encoded),
         make_text(model, dev, options, "dev") if dev else None,
         steps,
         min(total, options.num_iterations or total),
@@ -475,7 +476,7 @@ def report_end(run, progress):
     say(f"best model  {folder}")
     if run.options.test_data:
         model = tagging.load(folder)
-        sentences = read_text(run.options, run.options.test_data, model.tags, model.released, False)
+        sentences = read_held_out(run.options, run.options.test_data, model.text)
         say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
     say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {shlex.quote(os.path.relpath(root / 'log'))}")
 

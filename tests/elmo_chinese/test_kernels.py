@@ -121,7 +121,7 @@ def test_tags_of_sentences_without_padding(library, lengths, elmo, threads):
     rng, lengths = np.random.default_rng(0), np.array(lengths)
     words, ids = ([rng.integers(0, size, length) for length in lengths] for size in (40, 50))
     encoded = model.Encoded(words, ids if elmo else None, lengths)
-    made = model.Model(model.decoder(tagger), None, [], {}, None, tagger)
+    made = model.Model(model.decoder(tagger), None, None, tagger)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "library", lambda: None)
         right = model.predict_ids(made, encoded)

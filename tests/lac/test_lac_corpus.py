@@ -5,12 +5,12 @@ import re
 from elmo_chinese import files
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT
 
 from lac import corpus
-from lac.corpus import held_out_line, join_names, parse_line, project, split, training_line
-from lac.reader import read_sentences, read_tags
-from lac.scores import spans
+from lac.corpus import split
+from lac.lines import join_names, parse_line, parse_words, read_gold
+from lac.reader import read_tags
 
 
 def text(words):
@@ -36,7 +36,7 @@ def text(words):
     }.values(),
 )
 def test_the_format(line, expected):
-    assert text(parse_line(line)) == expected
+    assert text(parse_words(line, join=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,31 +68,25 @@ def test_surname_and_given_name_are_one_name(names, expected):
     assert text(join_names([tuple(token.split("/")) for token in names.split()])) == expected
 
 
-@pytest.fixture
-def cuts(monkeypatch):
-    """Cut text at the blanks of what a test says."""
-
-    def cuts(tokens):
-        monkeypatch.setattr(corpus, "cut", lambda text: tokens.split())
-
-    return cuts
-
-
-def test_lines_as_in_the_docstring(cuts):
-    words = [("中央人民广播电台", "nt"), ("迎", "v"), ("新年", "t")]
-    cuts("中央 人民 广播 电台 迎新 年")
-    tags = "nt-B nt-I nt-I nt-I v t"
-    assert training_line(words) == "中央 人民 广播 电台 迎 新 年\tnt-B nt-I nt-I nt-I v t-B t-I"
-    assert held_out_line(words) == f"中央 人民 广播 电台 迎新 年\t{tags}\t中央人民广播电台/nt 迎/v 新年/t"
-    cuts("中央 人民 广播 电台 迎 新年")
-    assert training_line(words) == f"中央 人民 广播 电台 迎 新年\t{tags}"
+@pytest.mark.parametrize(
+    "line, expected",
+    {
+        "two blanks": ("江/nr  泽民/nr", "江泽民/nr"),
+        "an article": ("19980101-01-001-001/m 江/nr 泽民/nr", "江泽民/nr"),
+        "a bracket": ("江/nr 泽民/nr [北京/ns 大学/n]nt", "江泽民/nr 北京大学/nt"),
+        "one blank": ("李鹏/nr 江泽民/nr", "李鹏/nr 江泽民/nr"),
+        "a bracket as a word": ("[/w 李鹏/nr 江泽民/nr ]/w", "[/w 李鹏/nr 江泽民/nr ]/w"),
+        "tokens and tags": ("江 泽民 、 大 桥\tnr-B nr-I O n-B n-E", "江泽民/nr 、/O 大桥/n"),
+        "with gold words": ("江 泽民 大 桥\tx y z n\t江泽/a 民大桥/n", "江泽/a 民大桥/n"),
+    }.values(),
+)
+def test_the_forms_of_a_line_are_told_by_looking(line, expected):
+    assert text(parse_line(line)) == expected
 
 
-def test_a_token_over_many_words_has_the_tag_of_its_largest_part():
-    words = [("a", "x"), ("bcd", "y"), ("e", "z"), ("f", "z")]
-    assert project(words, ["abcde", "f"]) == ["y", "z"]
-    assert project(words, ["ab", "cd", "ef"]) == ["x", "y", "z"]
-    assert project(words, ["a", "b", "cd", "e", "f"]) == ["x", "y-B", "y-I", "z", "z"]
+def test_words_without_types():
+    assert parse_line("江/nr 泽民", typed=False) == [("江/nr", ""), ("泽民", "")]
+    assert parse_line("江 泽民\tnr-B nr-I", typed=False) == [("江泽民", "")]
 
 
 @pytest.fixture
@@ -116,21 +110,17 @@ def test_written_files_are_what_the_reader_reads(source):
     assert tags[:3] == ["m", "m-B", "m-I"] and len(tags) == 21
     counts = {}
     for name in ("train", "dev", "test"):
-        sentences, problems = read_sentences(output / f"{name}.txt", tags)
-        counts[name] = len(sentences)
-        for sentence in sentences:
-            joined = "".join(sentence.words)
-            words = [joined[span.start : span.end] + "/" + span.tag for span in sentence.gold]
-            assert words[1:] == "届/q 江泽民/nr 主席/n 在/p 北京大学/nt 讲话/v".split()
-            if name == "train":
-                assert spans(sentence.words, sentence.tags) == sentence.gold
+        lines, problems = read_gold(output / f"{name}.txt")
+        counts[name] = len(lines)
+        for line in lines:
+            assert text(line.words).split()[1:] == "届/q 江泽民/nr 主席/n 在/p 北京大学/nt 讲话/v".split()
     assert counts == {"train": 27, "dev": 5, "test": 7}
 
 
 def test_the_split_is_drawn_by_seed_and_is_disjoint(source):
-    lines, _ = corpus.read_corpus([str(source)], "error")
+    lines, _ = read_gold(str(source))
     parts = split(lines, dev=5, test=7, train=0, seed=1)
-    assert sorted(map(text, sum(parts, []))) == sorted(map(text, lines))
+    assert sorted(line.where for line in sum(parts, [])) == sorted(line.where for line in lines)
     assert parts == split(lines, 5, 7, 0, seed=1) and parts != split(lines, 5, 7, 0, seed=2)
     fewer, more = (split(lines, 5, 7, count, seed=1) for count in (6, 12))
     assert fewer.test == more.test == parts.test and fewer.dev == parts.dev
@@ -167,16 +157,18 @@ def test_bad_lines_can_be_skipped(source, capsys):
     source.write_text("a/n\nb\nc/n\n", encoding="utf-8")
     output = run(source, "--on_bad_line", "skip")
     assert "1 lines skipped, the first: " in capsys.readouterr().out
-    assert (output / "train.txt").read_text(encoding="utf-8").splitlines() == ["a\tn", "c\tn"]
+    assert (output / "train.txt").read_text(encoding="utf-8").splitlines() == ["a/n", "c/n"]
 
 
-def test_jieba_s_tokens_are_the_text_and_the_example_data_is_what_the_command_makes(tmp_path):
-    strange = "中国\u3000人 民😀a b\x00c\r１２"
-    assert "".join(corpus.cut(strange)) == strange
-    done = run_python(
-        *("-m", "lac.corpus", "--input", "lac/data/gold_train.txt", "--dev_input", "lac/data/gold_dev.txt"),
-        *("--output", tmp_path),
-    )
-    assert done.returncode == 0, done.stderr
+def test_text_in_no_word_has_a_tag(source):
+    source.write_text("a b c\tn-B n-I O\n", encoding="utf-8")
+    output = run(source)
+    assert (output / "train.txt").read_text(encoding="utf-8") == "ab/n c/O\n"
+    assert read_tags(output / "tag.dic") == ["O", "n", "n-B", "n-I"]
+
+
+def test_the_example_data_is_what_the_command_makes(tmp_path):
+    data = ROOT / "lac" / "data"
+    corpus.main(["--input", str(data / "train.txt"), "--dev_input", str(data / "dev.txt"), "--output", str(tmp_path)])
     for name in ("train.txt", "dev.txt", "tag.dic"):
-        assert (tmp_path / name).read_bytes() == (ROOT / "lac" / "data" / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (data / name).read_bytes()

@@ -4,7 +4,8 @@ import re
 import shutil
 
 from elmo_chinese import files, kernels
-from elmo_chinese.files import CheckpointError
+from elmo_chinese.cutter import JiebaCutter, PathCutter
+from elmo_chinese.files import CheckpointError, write_sums
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -15,9 +16,11 @@ from conftest import LM, ROOT
 from bilm import ElmoEncoder
 from lac import export, predict
 from lac import model as tagging
+from lac.dictionaries import Dictionaries
 from lac.model import Model
 from lac.network import Tagger
 from lac.reader import read_table, read_tags
+from lac.words import join, tag_tokens
 
 TAGS = ROOT / "tests" / "golden" / "lac_small" / "tag.dic"
 
@@ -33,7 +36,9 @@ def random_model(**elmo):
             parameter.set_value(paddle.randn(parameter.shape))
     tagger.eval()
     table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
-    return Model(tagging.decoder(tagger), vocabulary, tags, table, vocabulary if elmo else None, tagger)
+    cutter = PathCutter({word: 3 for word in vocabulary.words}, "count")
+    text = Dictionaries(vocabulary.words, tags, table, cutter, "own", weight=2)
+    return Model(tagging.decoder(tagger), text, vocabulary if elmo else None, tagger)
 
 
 ENCODERS = {
@@ -55,12 +60,14 @@ def test_the_program_and_the_exported_network_give_the_same_tags(tmp_path, name,
     exported = tagging.load(tmp_path / "out")
     assert (exported.exported is not None) == cpp
     random = np.random.default_rng(1)
-    sentences = [[model.vocabulary.words[n] for n in random.integers(3, 60, size)] for size in (7, 1, 4, 12, 33)]
+    sentences = [[model.text.words[n] for n in random.integers(3, 60, size)] for size in (7, 1, 4, 12, 33)]
     expected = tagging.predict(model, sentences)
     assert tagging.predict(exported, sentences) == expected
     assert [tagging.predict(exported, [sentence])[0] for sentence in sentences] == expected
     assert len({tag for tags in expected for tag in tags}) > 2
-    assert (exported.tags, exported.table) == (model.tags, model.table)
+    for name in ("words", "tags", "table"):
+        assert getattr(exported.text, name) == getattr(model.text, name)
+    assert exported.text.info() == model.text.info() and exported.text.cutter.counts == model.text.cutter.counts
 
 
 def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
@@ -69,7 +76,7 @@ def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
     (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     predict.main(["--model", str(tmp_path / "out"), str(tmp_path / "text.txt")])
     printed = capsysbinary.readouterr().out.decode("utf-8")
-    tagged = (zip(*words) for words in tagging.tag_lines(model, lines))
+    tagged = (zip(*join(words)[:2]) for words in tag_tokens(model, lines))
     expected = [" ".join(f"{word}/{tag}" for word, tag in words if not word.isspace()) for words in tagged]
     assert printed == "".join(line + "\n" for line in expected)
 
@@ -105,3 +112,14 @@ def test_two_at_once_are_kept_apart(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match="another process is writing .*out; let it end"):
             export.save(random_model(), tmp_path / "out")
     assert not any(tmp_path.iterdir())
+
+
+def test_an_export_from_before_text_json_is_cut_by_jieba(tmp_path):
+    model, text = random_model(), ["上海的房价 ２００３年", "研究部署"]
+    export.save(model, tmp_path / "out")
+    (tmp_path / "out" / tagging.TEXT_FILE).unlink()
+    (tmp_path / "out" / tagging.DICTIONARY).unlink()
+    write_sums(tmp_path / "out", [path.name for path in (tmp_path / "out").iterdir() if path.name != "SHA256SUMS"])
+    older = tagging.load(tmp_path / "out")
+    assert [tagged.tokens for tagged in tag_tokens(older, text)] == JiebaCutter().cut_many(text)
+    assert older.text.weight == 0

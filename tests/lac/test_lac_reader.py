@@ -6,23 +6,19 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, ROOT
 
+from lac.lines import Line, check_gold, read_gold
 from lac.reader import (
     Sentence,
     batches_by_length,
     build_vocabulary,
-    count_words,
-    normalised_ids,
     pad,
-    plain_ids,
-    read_sentences,
     read_table,
     read_tags,
     training_batches,
-    vocabulary_from,
 )
 from lac.scores import Span
 
-TAGS = ["n", "n-B", "n-I", "v"]
+KINDS = ["n", "v"]
 
 
 @pytest.fixture
@@ -35,29 +31,27 @@ def write(tmp_path):
     return write
 
 
-def test_lines_become_words_tags_and_spans(write):
-    path = write("大 桥 塌\tn-B n-I v\n\n桥\tn\r\n")
-    sentences, problems = read_sentences(path, TAGS)
-    assert sentences == [
-        Sentence(["大", "桥", "塌"], ["n-B", "n-I", "v"], [Span(0, 2, "n"), Span(2, 3, "v")]),
-        Sentence(["桥"], ["n"], [Span(0, 1, "n")]),
+def test_lines_become_words_and_spans(write):
+    path = write("大 桥 塌\tn-B n-I v\n\n桥/n\r\n大桥 塌 了/\tx y z\t大/a 桥塌/v 了//u\n")
+    lines, problems = read_gold(path)
+    assert lines == [
+        Line([("大桥", "n"), ("塌", "v")], f"{path}: line 1"),
+        Line([("桥", "n")], f"{path}: line 3"),
+        Line([("大", "a"), ("桥塌", "v"), ("了/", "u")], f"{path}: line 4"),
     ]
+    assert lines[0].text == "大桥塌" and lines[0].gold == [Span(0, 2, "n"), Span(2, 3, "v")]
+    assert Line([("大", "O"), ("桥", "n")], "").gold == [Span(1, 2, "n")]
     assert problems == []
 
 
-def test_a_third_field_is_the_gold_segmentation(write):
-    path = write("大桥 塌 了/\tx y z\t大/a 桥塌/v 了//u\n")
-    (sentence,), _ = read_sentences(path, TAGS)
-    assert sentence.gold == [Span(0, 1, "a"), Span(1, 3, "v"), Span(3, 5, "u")]
-
-
 BAD_LINES = {
-    "no tab": ("大 桥 n n", "line 2: expected `words<TAB>tags`, found no tab: '大 桥 n n'"),
+    "no type": ("大/n 桥", "line 2: expected word/type, found '桥'"),
     "four fields": ("a\tn\ta/n\tb", "line 2: expected .*, found 4 fields"),
     "more tags": ("大 桥\tn n v", "line 2: 2 words, but 3 tags: '大 桥"),
     "no words": ("\tn", "line 2: 0 words, but 1 tags"),
     "nothing": (" \t ", None),
-    "unknown tag": ("大 桥\tn nz", "line 2: unknown tag 'nz' of word '桥'; the tag set has n, n-B"),
+    "unknown type": ("大 桥\tn nz", "line 2: unknown type 'nz' of word '桥'; the model has n, v"),
+    "no type for it": ("大 桥\tn O", "line 2: '桥' is in no word; the model gives each character one"),
     "gold of another text": ("大 桥\tn n\t大/n 路/n", "line 2: the third field is not the text of the first"),
     "gold without a tag": ("大 桥\tn n\t大/n 桥", "line 2: third field: expected word/tag, found '桥'"),
 }
@@ -66,26 +60,33 @@ BAD_LINES = {
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_a_bad_line_is_an_error_or_skipped_and_counted(write, name):
     line, message = BAD_LINES[name]
-    path = write(f"桥\tn\n{line}\n路\tn\n")
+    path = write(f"桥\tn\n{line}\n路/n\n")
     if message is None:  # blank
-        assert len(read_sentences(path, TAGS)[0]) == 2
+        assert len(read_gold(path)[0]) == 2
         return
     with pytest.raises(InputError, match="lines.txt: " + message):
-        read_sentences(path, TAGS)
-    sentences, problems = read_sentences(path, TAGS, on_bad_line="skip")
-    assert [sentence.words for sentence in sentences] == [["桥"], ["路"]]
+        read_gold(path, kinds=KINDS)
+    lines, problems = read_gold(path, "skip", kinds=KINDS)
+    assert [line.text for line in lines] == ["桥", "路"]
     assert len(problems) == 1 and "line 2" in problems[0]
 
 
 def test_a_file_without_a_usable_line_is_an_error(write):
-    with pytest.raises(InputError, match="no usable line in it; the first: .*line 1: unknown tag 'q'"):
-        read_sentences(write("a\tq\n"), TAGS, on_bad_line="skip")
+    with pytest.raises(InputError, match="no usable line in it; the first: .*line 1: unknown type 'q'"):
+        read_gold(write("a\tq\n"), "skip", kinds=KINDS)
     with pytest.raises(InputError, match="no usable line"):
-        read_sentences(write("\n\n"), TAGS)
+        read_gold(write("\n\n"))
     with pytest.raises(InputError, match="is empty"):
-        read_sentences(write(""), TAGS)
+        read_gold(write(""))
     with pytest.raises(InputError, match="no file matches"):
-        read_sentences("nowhere.txt", TAGS)
+        read_gold("nowhere.txt")
+
+
+def test_gold_words_of_unknown_types_are_counted_and_other_tag_sets_refused(write):
+    lines, _ = read_gold(write("a/n b/q c/v d/O\n"))
+    assert check_gold(lines, KINDS, "here") == 1
+    with pytest.raises(InputError, match="here: tagged with another tag set than the model's: it has n, q, v"):
+        check_gold(lines, ["x"], "here")
 
 
 def test_tags_are_the_lines_of_tag_dic(write):
@@ -122,22 +123,9 @@ def test_a_bad_table_is_an_error(write, text, message):
         read_table(write(text, "q2b.dic"))
 
 
-def test_words_are_counted_and_looked_up_in_their_half_width_form():
-    table = {ord("Ａ"): "A"}
-    counts = count_words([Sentence(["Ａ", "A", "b"], [], []), Sentence(["<UNK>", "b", "b"], [], [])], table)
-    vocabulary = build_vocabulary(counts)
-    assert vocabulary.words == ["<S>", "</S>", "<UNK>", "b", "A"]
-    assert normalised_ids(["Ａ", "A", "c"], vocabulary, table) == [4, 4, 2]
-
-
-def test_a_form_that_only_the_vocabulary_has_is_found_too():
-    both = vocabulary_from(["<S>", "</S>", "<UNK>", "A", "Ａ"])
-    wide = vocabulary_from(["<S>", "</S>", "<UNK>", "Ａ"])
-    narrow = vocabulary_from(["<S>", "</S>", "<UNK>", "A"])
-    table = {ord("Ａ"): "A"}
-    assert normalised_ids(["Ａ", "A"], both, table) == [3, 3] and plain_ids(["Ａ", "A"], both, table) == [4, 3]
-    assert normalised_ids(["Ａ"], wide, table) == plain_ids(["Ａ"], wide, table) == [3]
-    assert normalised_ids(["Ａ"], narrow, table) == plain_ids(["Ａ"], narrow, table) == [3]
+def test_the_words_of_a_new_model_are_the_tokens_in_half_width_form():
+    sentences = [Sentence(["Ａ", "A", "b"], [], []), Sentence(["<UNK>", "b", "b"], [], [])]
+    assert build_vocabulary(sentences, {ord("Ａ"): "A"}) == ["<S>", "</S>", "<UNK>", "b", "A"]
 
 
 def test_padding_goes_by_length():

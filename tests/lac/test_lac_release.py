@@ -21,10 +21,10 @@ import pytest
 from conftest import ROOT, largest_difference, run_python
 
 from bilm import ElmoEncoder
-from lac import LAC, custom, export, release, released_lines, train
-from lac.interface import characters, join
-from lac.release import Tagged
-from lac.scores import Span, released_spans
+from lac import LAC, custom, export, release, train
+from lac.lines import Line, parse_line
+from lac.scores import Span, all_spans
+from lac.words import Tagged, characters, join
 
 GOLDEN = ROOT / "tests" / "golden" / "lac_release"
 
@@ -131,7 +131,7 @@ def test_words_start_at_b_and_s_and_take_the_last_type_and_the_largest_weight():
     assert join(tagged) == (["ab", "cc", "de", "f"], ["y", "x", "z", "w"], [2, 1, 3, 1])
     assert join(characters(tagged)) == join(tagged)
     assert characters(tagged).tags[2:4] == ["x-B", "x-I"]
-    assert [(span.start, span.end, span.tag) for span in released_spans(tagged.tokens, tagged.tags)] == [
+    assert [(span.start, span.end, span.tag) for span in all_spans(tagged.tokens, tagged.tags)] == [
         (0, 2, "y"), (2, 4, "x"), (4, 6, "z"), (6, 7, "w")
     ]  # fmt: skip
     assert join(Tagged([], [], None)) == ([], [], None)
@@ -290,23 +290,23 @@ def test_training_on_can_be_stopped_and_gone_on_with(models, tmp_path):
 
 
 def test_lines_become_the_models_tokens_and_tags(models):
-    model = release.load(models / "lac_model")
+    text = release.load(models / "lac_model").text
     for line in ("百度/ORG 是家/v 高科技/n", "百度 是家 高科技\tORG v n"):
-        trained, text = (released_lines.parser(model.released, model.tags, cut)(line) for cut in (True, False))
-        assert trained.gold == text.gold == [Span(0, 2, "ORG"), Span(2, 4, "v"), Span(4, 7, "n")]
-        assert "".join(trained.words) == "".join(text.words) == "百度是家高科技"
-        assert released_spans(trained.words, trained.tags) == trained.gold
-    crossing = released_lines.parser(model.released, model.tags, True)("高/a 科技/n 公/n 司机/n")
-    assert released_spans(crossing.words, crossing.tags) == crossing.gold
-    with pytest.raises(ValueError, match="'是' is in no word"):
-        released_lines.parser(model.released, model.tags, True)("百度 是 公司\tORG O n")
+        lines = [Line(parse_line(line), "here")]
+        trained, held_out = text.training_sentences(lines)[0], text.held_out_sentences(lines)[0]
+        assert trained.gold == held_out.gold == [Span(0, 2, "ORG"), Span(2, 4, "v"), Span(4, 7, "n")]
+        assert "".join(trained.words) == "".join(held_out.words) == "百度是家高科技"
+        assert all_spans(trained.words, trained.tags) == trained.gold
+    (crossing,) = text.training_sentences([Line(parse_line("高/a 科技/n 公/n 司机/n"), "here")])
+    assert all_spans(crossing.words, crossing.tags) == crossing.gold
 
 
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("图灵/XYZ 在/p", "line 2: unknown type 'XYZ'; the model has LOC"),
-        ("图灵 在/p", "line 2: expected word/tag, found '图灵'"),
+        ("图灵/XYZ 在/p", "line 2: unknown type 'XYZ' of word '图灵'; the model has a, ad"),
+        ("图灵 在\tPER O", "line 2: '在' is in no word; the model gives each character one"),
+        ("图灵 在/p", "line 2: expected word/type, found '图灵'"),
     ],
 )
 def test_lines_that_cannot_be_trained_on_are_named(models, tmp_path, line, message):
@@ -319,7 +319,7 @@ def test_with_an_elmo_mix_the_first_scores_are_the_released_ones(models):
     plain = release.load(folder)
     tagger = release.load(folder, encoder=ElmoEncoder(50, 8, 16)).tagger
     rng = np.random.default_rng(0)
-    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (plain.released.size, 50))
+    words, elmo = (paddle.to_tensor(rng.integers(0, high, (3, 9))) for high in (plain.text.size, 50))
     lengths = paddle.to_tensor([9, 4, 7])
     inside = np.arange(9) < lengths.numpy()[:, None]
     mine, right = (t.numpy()[inside] for t in (tagger(words, lengths, elmo), plain.tagger(words, lengths)))

@@ -1,0 +1,228 @@
+"""Tagged lines, as people bring them, to words and their types. A line is one of these, told by looking at it:
+
+    People's Daily    `迈向/v  充满/v  希望/n`: with two blanks between words, with an article's number in front
+                      (`19980101-01-001-001/m`), which is dropped, or with brackets, `[中央/n 人民/n 电台/n]nt`, which
+                      are one word of type nt. A surname and the given name after it (`江/nr 泽民/nr`) are one name.
+    words and types   `迈向/v 充满/v 希望/n`, nothing of the kind in it; what `lac.corpus` writes
+    words and tags    `中央 电台 迎 新年<TAB>nt-B nt-I v t`: tokens, and a tag for each that says where words begin and
+                      go on (`lac/scores.py`); a token tagged O is in no word. If there is a third field,
+                      `中央电台/nt 迎/v 新年/t`, it has the words.
+    words alone       `迈向 充满 希望`, for a model that cuts only
+
+How the text is cut into tokens does not depend on them, see `lac/dictionaries.py`.
+"""
+
+import itertools
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from elmo_chinese.text import InputError, PathLike, find_files, read_lines
+
+from lac.scores import OUTSIDE, Span, spans, split_tag, words_of
+
+Words = List[Tuple[str, str]]  # words and their types; text in no word has the type O
+
+ARTICLE = re.compile(r"\d{8}-\d\d-\d{3}-\d{3}")
+# A word and its type, and behind it the types of the brackets that end there: `电台/n]nt` or `电台/n]/nt`.
+TOKEN = re.compile(r"(.+?)/([^/\[\]]+)((?:\]/?[^/\[\]]+)*)")
+BRACKET = re.compile(r"\]/?([^/\[\]]+)")
+PEOPLES_DAILY = re.compile(rf"^\s*{ARTICLE.pattern}/m(\s|$)|\S\s\s+\S|(^|\s)\[[^/\s]")
+PERSON = "nr"
+LONGEST_SURNAME = 2
+
+
+class Line(NamedTuple):
+    """The gold words of a line, and where it stands: `file: line 3`."""
+
+    words: Words
+    where: str
+
+    @property
+    def text(self) -> str:
+        """The words joined up."""
+        return "".join(word for word, _ in self.words)
+
+    @property
+    def gold(self) -> List[Span]:
+        """The words as spans of characters, without the text that is in none."""
+        ends = itertools.accumulate(len(word) for word, _ in self.words)
+        return words_of(Span(end - len(word), end, kind) for end, (word, kind) in zip(ends, self.words))
+
+
+def parse_line(line: str, typed: bool = True) -> Words:
+    """Return the gold words of a line of any form; `ValueError` says what is wrong with it.
+
+    Args:
+        typed: False: words have no types; without a tab the line is words alone.
+    """
+    if "\t" in line:
+        words = parse_tagged(line)
+    elif not typed:
+        words = [(word, "") for word in line.split()]
+    else:
+        words = parse_words(line, join=PEOPLES_DAILY.search(line) is not None)
+    return words if typed else [(word, "") for word, _ in words]
+
+
+def parse_words(line: str, join: bool) -> Words:
+    """Return the words of a line of words and types, brackets as one word.
+
+    Args:
+        join: whether surnames and given names stand apart, and are to be joined.
+
+    Raises:
+        ValueError: a token without a type, a bracket that is not opened or not closed.
+    """
+    words: Words = []
+    inside: Words = []  # the words of the bracket that is open; of brackets within brackets the outermost counts
+    depth = 0
+    for token in line.split():
+        while token.startswith("[") and not token.startswith("[/"):
+            depth, token = depth + 1, token[1:]
+        found = TOKEN.fullmatch(token)
+        if not found:
+            raise ValueError(f"expected word/type, found {token!r}")
+        (inside if depth else words).append((found[1], found[2]))
+        for kind in BRACKET.findall(found[3]):
+            depth -= 1
+            if depth < 0:
+                raise ValueError(f"`]` without a `[` before it at {token!r}")
+            if depth == 0:
+                words.append(("".join(word for word, _ in inside), kind))
+                inside = []
+    if depth:
+        raise ValueError(f"`[` without a `]` after it at {inside[0][0]!r}")
+    if words and ARTICLE.fullmatch(words[0][0]):
+        words = words[1:]
+    return join_names(words) if join else words
+
+
+def join_names(words: Words) -> Words:
+    """Return the words with each surname and the given name after it as one word of type nr."""
+    joined: Words = []
+    surname = False  # whether the last word may still take a given name
+    for word, kind in words:
+        if kind == PERSON and surname:
+            joined[-1] = (joined[-1][0] + word, kind)
+            surname = False
+        else:
+            joined.append((word, kind))
+            surname = kind == PERSON and len(word) <= LONGEST_SURNAME
+    return joined
+
+
+def parse_tagged(line: str) -> Words:
+    """Return the words of a line of words and tags; `ValueError` says what is wrong with it."""
+    fields = line.split("\t")
+    if len(fields) not in (2, 3):
+        raise ValueError(f"expected `words<TAB>tags`, found {len(fields)} fields: {line[:60]!r}")
+    tokens, tags = fields[0].split(), fields[1].split()
+    if len(tokens) != len(tags):
+        raise ValueError(f"{len(tokens)} words, but {len(tags)} tags: {line[:60]!r}")
+    if not tokens:
+        raise ValueError("no words before the tab")
+    text = "".join(tokens)
+    found = spans(tokens, tags) if len(fields) == 2 else _gold_spans(text, fields[2])
+    words, place = [], 0
+    for span in [*found, Span(len(text), len(text), "")]:
+        if span.start > place:
+            words.append((text[place : span.start], OUTSIDE))
+        words.append((text[span.start : span.end], span.tag))
+        place = span.end
+    return words[:-1]
+
+
+def _gold_spans(text: str, field: str) -> List[Span]:
+    found, place = [], 0
+    for token in field.split():
+        word, slash, tag = token.rpartition("/")
+        if not word or not tag:
+            raise ValueError(f"third field: expected word/tag, found {token!r}")
+        found.append(Span(place, place + len(word), tag))
+        place += len(word)
+    if text != "".join(token.rpartition("/")[0] for token in field.split()):
+        raise ValueError("the third field is not the text of the first one")
+    return found
+
+
+def kinds_of(tags: Iterable[str]) -> List[str]:
+    """Return the types that a tag set has, each once, as they come."""
+    return list(dict.fromkeys(split_tag(tag)[0] for tag in tags))
+
+
+def read_gold(
+    paths: Union[PathLike, Sequence[PathLike]],
+    on_bad_line: str = "error",
+    typed: bool = True,
+    kinds: Optional[Sequence[str]] = None,
+) -> Tuple[List[Line], List[str]]:
+    """Return the lines of tagged files, blank ones left out, and what is wrong with the lines skipped.
+
+    Args:
+        paths: see `elmo_chinese.text.find_files`.
+        on_bad_line: "error", or "skip" to leave a line out that cannot be used.
+        typed: see `parse_line`.
+        kinds: the types that may be there, None: any.
+
+    Raises:
+        InputError: naming file and line. Or no line of a file can be used.
+    """
+    lines, problems = [], []
+    for path in find_files(paths):
+        before = len(lines)
+        for number, line in _numbered(path):
+            try:
+                words = parse_line(line.rstrip("\r"), typed)
+                if kinds is not None:
+                    _check_kinds(words, kinds)
+            except ValueError as error:
+                problem = f"{path}: line {number}: {error}"
+                if on_bad_line == "error":
+                    raise InputError(f"{problem} (--on_bad_line skip leaves such lines out)")
+                problems.append(problem)
+                continue
+            if words:
+                lines.append(Line(words, f"{path}: line {number}"))
+        if len(lines) == before:
+            raise InputError(f"{path}: no usable line in it" + (f"; the first: {problems[-1]}" if problems else ""))
+    return lines, problems
+
+
+def _check_kinds(words: Words, kinds: Sequence[str]) -> None:
+    for word, kind in words:
+        if kind not in kinds and kind == OUTSIDE:
+            raise ValueError(f"{word!r} is in no word; the model gives each character one")
+        if kind not in kinds:
+            raise ValueError(f"unknown type {kind!r} of word {word!r}; the model has {', '.join(list(kinds)[:8])} …")
+
+
+def _numbered(path: Path) -> Iterator[Tuple[int, str]]:
+    number = 0
+    for block in read_lines(path):
+        for line in block:
+            number += 1
+            if line.strip():
+                yield number, line
+
+
+def count_words(lines: Iterable[Line]) -> Dict[str, int]:
+    """Count the gold words of lines; text in no word is none."""
+    return Counter(word for line in lines for word, kind in line.words if kind != OUTSIDE)
+
+
+def check_gold(lines: Sequence[Line], kinds: Sequence[str], where: PathLike) -> int:
+    """Return how many gold words are of a type that a model lacks, so that they will count as missed.
+
+    Raises:
+        InputError: all of them: the text was tagged with another tag set.
+    """
+    found = [span.tag for line in lines for span in line.gold]
+    missed = [kind for kind in found if kind not in kinds]
+    if found and len(missed) == len(found):
+        raise InputError(
+            f"{where}: tagged with another tag set than the model's: it has {', '.join(sorted(set(missed))[:8])} …, "
+            f"the model {', '.join(sorted(kinds)[:8])} …"
+        )
+    return len(missed)
