@@ -5,7 +5,8 @@
 
 `sentences` reads text in UTF-8, GB18030, Big5 or UTF-16, packed (.gz, .bz2, .xz) or not, and tells its form by the
 content: plain text with blank lines between documents, JSON with one document a line or in an array, WikiExtractor's
-<doc …>. It cuts sentences after 。！？ and their like, words with jieba, and writes one sentence a line to
+<doc …>. It cuts sentences after 。！？ and their like, words with jieba or, for a biLM that a tagger is to use, by the
+dictionary that the tagger cuts by (--cutter lac_model), and writes one sentence a line to
 OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev
 depends on a hash of its text, so it is the same every time. A run that was stopped or killed goes on when it is
 started again.
@@ -28,18 +29,18 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from elmo_chinese.corpus.documents import check_file, documents, find_texts, is_held_out, same_file
 from elmo_chinese.corpus.forms import NAMES
-from elmo_chinese.corpus.sentences import normalise, segment, split_sentences, tokenizer
+from elmo_chinese.corpus.sentences import normalise, split_sentences, tokenizer
 from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.corpus.workers import in_order
 from elmo_chinese.files import CheckpointError, lock_file, move, write_text
 from elmo_chinese.metrics import Progress, duration, say
 from elmo_chinese.options import Parser, fail, positive_int, share
-from elmo_chinese.text import InputError
+from elmo_chinese.text import InputError, read_lines
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -59,13 +60,43 @@ class Cut(NamedTuple):
     fingerprints: np.ndarray  # of each sentence, uint64 [sentences], never 0
 
 
-def cut_chunk(chunk: List[Document], width: str, user_dict: Optional[str]) -> Cut:
+@functools.lru_cache(maxsize=None)
+def dictionary_cutter(path: str):
+    """Return what cuts text into the tokens of a tagger; made once in each process.
+
+    Args:
+        path: a dictionary, `word count` on each line; the folder of a tagger; or lac, the released one.
+
+    Raises:
+        InputError, CheckpointError: it cannot be read.
+    """
+    # They need Paddle, which text cut by jieba does without.
+    from elmo_chinese.cutter import PathCutter, read_counts
+    from elmo_chinese.pretrained import PretrainedError
+
+    from lac.release import load_any
+
+    if Path(path).is_file():
+        return PathCutter(read_counts(path, itertools.chain.from_iterable(read_lines(path))), "count")
+    try:
+        return load_any(path).text.cutter
+    except PretrainedError as error:
+        raise InputError(str(error))
+
+
+def words_of(sentences: List[str], cutter: Optional[str], user_dict: Optional[str]) -> Iterable[Iterable[str]]:
+    """Return the words of sentences: those of jieba, or the tokens that a tagger has."""
+    return dictionary_cutter(cutter).cut_many(sentences) if cutter else map(tokenizer(user_dict).cut, sentences)
+
+
+def cut_chunk(chunk: List[Document], width: str, cutter: Optional[str], user_dict: Optional[str]) -> Cut:
     """Cut the sentences and words of some documents."""
     documents, blank, lines, held_out = [0, 0], 0, [], []
     for starts, is_dev, raw in chunk:
         before = len(lines)
         sentences = itertools.chain.from_iterable(split_sentences(normalise(line, width)) for line in raw)
-        lines += filter(None, (segment(sentence, user_dict) for sentence in sentences))
+        words = words_of(list(sentences), cutter, user_dict)
+        lines += filter(None, (" ".join(" ".join(row).split()) for row in words))  # white space is a word, too
         held_out += [is_dev] * (len(lines) - before)
         documents[is_dev] += starts
         blank += starts and len(lines) == before
@@ -140,6 +171,9 @@ def settings_of(options) -> Dict[str, Any]:
     """Return what decides what is written."""
     names = ("input", "shard_size", "dev_fraction", "text_field", "normalise", "duplicates", "duplicates_memory")
     settings = {name: getattr(options, name) for name in (*names, "on_bad_record", "user_dict")}
+    if options.cutter:
+        dictionary = dictionary_cutter(options.cutter).dictionary
+        settings.update(cutter=options.cutter, cutter_sha256=hashlib.sha256(dictionary.encode("utf-8")).hexdigest())
     if options.user_dict:
         settings["user_dict_sha256"] = hashlib.sha256(Path(options.user_dict).read_bytes()).hexdigest()
     return settings
@@ -202,7 +236,9 @@ def make_sentences(options) -> None:
     """Make the corpus, or what an interrupted run left of it to make."""
     start = time.perf_counter()
     output = Path(options.output)
-    tokenizer(options.user_dict)  # a wrong dictionary is found at once, and forked workers share it
+    if options.cutter and options.user_dict:
+        raise InputError("--user_dict is for jieba, and --cutter cuts by a dictionary; give one of them")
+    words_of([], options.cutter, options.user_dict)  # a wrong dictionary is found at once, and forked workers share it
     files, state = open_run(options)
     work = output / ".unfinished"
     seen = None
@@ -227,7 +263,8 @@ def make_sentences(options) -> None:
         write_text(work / "state.json", json.dumps(state))
 
     tasks = chunks(files, options.text_field, options.dev_fraction, state["position"])
-    work_on = functools.partial(cut_chunk, width=options.normalise, user_dict=options.user_dict)
+    how = dict(width=options.normalise, cutter=options.cutter, user_dict=options.user_dict)
+    work_on = functools.partial(cut_chunk, **how)
     with contextlib.closing(in_order(work_on, tasks, options.workers)) as cuts, open(
         work / "fingerprints.u8", "ab"
     ) as fingerprints:
@@ -321,6 +358,10 @@ def main(arguments=None) -> None:
         default="none",
         help="half: full-width letters, digits and signs become ASCII; full: the other way; "
         "both: white space becomes one blank, control characters go (default: none)",
+    )
+    make.add_argument(
+        "--cutter",
+        help="what cuts words: a dictionary, `word count` on each line, or the folder of a tagger; none: jieba",
     )
     make.add_argument("--user_dict", help="words for jieba, UTF-8: `word [count] [tag]` on each line")
     make.add_argument(

@@ -8,6 +8,7 @@ import sys
 import time
 
 from elmo_chinese import files
+from elmo_chinese.corpus.sentences import segment
 from elmo_chinese.vocabulary import Vocabulary
 
 import jieba
@@ -214,12 +215,26 @@ def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypat
     run(tmp_path / "a.jsonl", tmp_path / "out", "--text_field", "body", "--duplicates", "keep")
     train, dev = (set(lines(tmp_path / "out" / part)) for part in ("train", "dev"))
     for number in range(20):
-        own = {preprocess.segment(line.split("。")[0] + "。") for line in texts[number]}
+        own = {segment(line.split("。")[0] + "。") for line in texts[number]}
         assert own <= train and not own & dev or own <= dev and not own & train
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["train"]["sentences"] + summary["dev"]["sentences"] == 400
     assert summary["dropped"]["documents_without_text"] == 1 and summary["dropped"]["repeated_sentences"] == 0
     assert summary["train"]["documents"] + summary["dev"]["documents"] == 21 and dev and train
+
+
+def test_words_are_cut_by_a_dictionary_or_as_a_tagger_cuts_them(raw, tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("北京是 9\n中国的 9 x\n首都 9\n", encoding="utf-8")
+    for workers in ("1", "2"):
+        run(raw, tmp_path / workers, "--cutter", str(path), "--workers", workers)
+        written = lines(tmp_path / workers / "train") + lines(tmp_path / workers / "dev")
+        assert "北京是 中国的 首都 。" in written and "这 是 第 199 个 文 件 。" in written
+    older = ROOT / "tests" / "golden" / "lac_older" / "model"  # jieba cuts its text
+    assert (
+        run(raw, tmp_path / "a", "--cutter", str(older))["train/part_00000.txt"]
+        == (run(raw, tmp_path / "b")["train/part_00000.txt"])
+    )
 
 
 def test_vocabulary_command(raw, tmp_path, capsys):
@@ -238,6 +253,15 @@ def test_vocabulary_command(raw, tmp_path, capsys):
         (
             ["sentences", "--input", "RAW", "--output", "OUT", "--user_dict", "RAW/gbk"],
             "gbk: not UTF-8: line 1, byte 0",
+        ),
+        (
+            ["sentences", "--input", "RAW", "--output", "OUT", "--cutter", "RAW/a.txt"],
+            "a.txt: line 1: expected `word c",
+        ),
+        (["sentences", "--input", "RAW", "--output", "OUT", "--cutter", "RAW"], "raw: no checkpoint in it"),
+        (
+            ["sentences", "--input", "RAW", "--output", "OUT", "--cutter", "RAW/a.txt", "--user_dict", "x"],
+            "one of them",
         ),
         (["sentences", "--input", "RAW/empty", "--output", "OUT"], "no text in the 1 files"),
         (["sentences", "--input", "RAW", "--output", "OUT", "--shard_size", "0"], "must be a size such as 100MB"),
