@@ -27,9 +27,9 @@ from lac.lines import Line, count_words, kinds_of
 from lac.reader import Sentence, Table, build_vocabulary, read_table
 from lac.scores import OUTSIDE, Span, all_spans, kind_of, words_begin, words_of
 
-# A unigram model of gold words and jieba's: the share of the gold ones, and the least count that a word of jieba's must
-# have. docs/transfer.md has what was tried.
-GOLD_SHARE, LEAST_COUNT = 0.995, 4
+# A unigram model of gold words and jieba's, which all together count as much as PRIOR gold ones; and the least count
+# that a word of jieba's must have. docs/transfer.md has what was tried.
+PRIOR, LEAST_COUNT = 500, 4
 
 
 class Habits(NamedTuple):
@@ -211,7 +211,7 @@ def restore(
 
 def mix(gold: Counts, general: Counts) -> "tuple[Counts, int]":
     """Return the counts of a unigram model of gold words and general ones, and how much a gold one counts."""
-    weight = max(1, round(GOLD_SHARE / (1 - GOLD_SHARE) * sum(general.values()) / max(1, sum(gold.values()))))
+    weight = max(1, round(sum(general.values()) / PRIOR))
     counts = dict(general)
     for word, count in gold.items():
         counts[word] = counts.get(word, 0) + weight * count

@@ -6,7 +6,8 @@ from elmo_chinese.text import InputError
 
 import pytest
 
-from lac.dictionaries import Dictionaries, from_lines, mix, older, plain_first, read_release, restore
+from lac import dictionaries
+from lac.dictionaries import PRIOR, Dictionaries, from_lines, mix, older, plain_first, read_release, restore
 from lac.lines import Line, parse_line
 from lac.scores import Span
 
@@ -17,7 +18,8 @@ TABLE = {ord("Ａ"): "A", ord("１"): "1"}
 
 @pytest.fixture
 def general(monkeypatch):
-    """A general dictionary in place of jieba's."""
+    """A small general dictionary in place of jieba's, all of it worth one gold word."""
+    monkeypatch.setattr(dictionaries, "PRIOR", 1)
     counts = {"研究部": 50, "署": 20, "研": 1, "究": 1, "部": 9, "研究": 60, "部署": 40, "年": 9}
     monkeypatch.setattr(cutting, "jieba_counts", lambda least: counts)
     return counts
@@ -27,9 +29,10 @@ def lines(*texts):
     return [Line(parse_line(text), f"file: line {number}") for number, text in enumerate(texts, start=1)]
 
 
-def test_gold_words_and_general_ones_are_mixed_by_share():
-    counts, weight = mix({"a": 3, "b": 1}, {"b": 40, "c": 60})
-    assert weight == round(0.995 / 0.005 * 100 / 4) and counts == {"a": 3 * weight, "b": 40 + weight, "c": 60}
+def test_all_general_words_count_as_much_as_so_many_gold_ones():
+    counts, weight = mix({"a": 3, "b": 1}, {"b": 40_000, "c": 60_000})
+    assert weight == 200 == 100_000 / PRIOR and counts == {"a": 600, "b": 40_200, "c": 60_000}
+    assert mix({"a": 3}, {"b": 2}) == ({"a": 3, "b": 2}, 1)
 
 
 def test_a_line_is_cut_as_if_its_own_words_had_not_been_counted(general):
