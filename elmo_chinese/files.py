@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
+from elmo_chinese.command import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows: two processes that write to one folder are not kept apart
@@ -31,7 +33,7 @@ ABANDONED = 86400.0
 LOCK_TRIES = 10  # half a second apart
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint or the folder of a run that cannot be written, read or used; the message says which and why."""
 
 

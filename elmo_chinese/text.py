@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, Sequence, Union
 
+from elmo_chinese.command import UserError
 from elmo_chinese.encoding import NAMES, guess_encoding
 
 PathLike = Union[str, Path]
@@ -28,7 +29,7 @@ PACKED = {
 TAR = slice(257, 262)  # where a tar archive says that it is one
 
 
-class InputError(ValueError):
+class InputError(UserError, ValueError):
     """Something is wrong with a file the user gave; the message says which, where, and what to do."""
 
 

@@ -26,9 +26,10 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+from elmo_chinese.command import command
 from elmo_chinese.cutter import JiebaCutter
-from elmo_chinese.files import CheckpointError, lock_folder, write_text
-from elmo_chinese.options import fail
+from elmo_chinese.files import lock_folder, write_text
+from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError, find_files, read_lines
 
 import numpy as np
@@ -209,7 +210,7 @@ def make(options) -> None:
             parts = parts._replace(**{name: getattr(parts, name) + more})
             problems += more_problems
     if problems:
-        print(f"{len(problems)} lines skipped, the first: {problems[0]}")
+        say(f"{len(problems)} lines skipped, the first: {problems[0]}")
     folder = Path(options.output)
     with lock_folder(folder, f"another process is writing to {folder}; let it end, or choose another --output"):
         write(parts, folder)
@@ -223,8 +224,8 @@ def write(parts: Parts, folder: Path) -> None:
         if part:
             line = training_line if name == "train" else held_out_line
             write_text(folder / f"{name}.txt", "".join(line(words) + "\n" for words in part))
-            print(f"{folder / name}.txt: {len(part)} lines, {sum(map(len, part))} words")
-    print(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(tags) // 3} types")
+            say(f"{folder / name}.txt: {len(part)} lines, {sum(map(len, part))} words")
+    say(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(tags) // 3} types")
 
 
 def _count(text: str) -> int:
@@ -248,14 +249,8 @@ def main(arguments=None) -> None:
     parser.add_argument("--seed", type=_count, default=0, help="of the draw (default: 0)")
     parser.add_argument("--on_bad_line", choices=["error", "skip"], default="error", help="default: error")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(options.output):
         make(options)
-    except (InputError, CheckpointError) as error:
-        fail(error)
-    except ImportError:
-        fail(InputError("jieba is not installed; pip install -r requirements-cpu.txt"))
-    except OSError as error:
-        fail(InputError(f"cannot write {options.output}: {error.strerror}"))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.archive import extract
+from elmo_chinese.command import command
 from elmo_chinese.files import cache_folder, lock_file, writing
-from elmo_chinese.options import Parser, fail
+from elmo_chinese.metrics import say
+from elmo_chinese.options import Parser
 from elmo_chinese.pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text import InputError, read_lines
 
@@ -270,15 +272,13 @@ def main(arguments=None):
     parser = Parser(prog="lac.release", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", nargs="?", help="the package's file or folder; none: get it through pip")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command():
         folder = fetch(options.source)
         for mode in ("lac", "seg"):
             model = load(folder, mode)
-            print(f"{folder / (mode + '_model')}: {model.released.size} tokens, {len(model.tags)} tags")
+            say(f"{folder / (mode + '_model')}: {model.released.size} tokens, {len(model.tags)} tags")
         load_ranker(folder)
-        print(f"{folder / 'rank_model'}: weights of words")
-    except (InputError, PretrainedError) as error:
-        fail(error)
+        say(f"{folder / 'rank_model'}: weights of words")
 
 
 if __name__ == "__main__":
