@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from elmo_chinese.command import drop_messages
-from elmo_chinese.files import CheckpointError, write_text
+from elmo_chinese.files import CheckpointError, cache_folder, can_be_written, write_text
 
 import numpy as np
 
@@ -30,6 +30,23 @@ def _writing(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; make room there, then go on with --load_dir auto"
         )
+
+
+@contextmanager
+def _home_for_visualdl() -> Iterator[None]:
+    """Give VisualDL, which makes ~/.visualdl when it is imported, a home where the user has none (in containers)."""
+    if can_be_written(Path(os.path.expanduser("~"), ".visualdl")):
+        yield
+        return
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(cache_folder())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
 
 
 def _shown(value: Any) -> Any:
@@ -64,7 +81,8 @@ class MetricsLog:
     ):
         self.folder = Path(folder)
         path = self.path = self.folder / "metrics.jsonl"
-        from visualdl import LogWriter  # slow to import, and only runs that log need it
+        with _home_for_visualdl():
+            from visualdl import LogWriter  # slow to import, and only runs that log need it
 
         with _writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -32,16 +32,13 @@ import numpy as np
 from lac import dictionaries
 from lac import model as tagging
 from lac.dictionaries import read_tag_names
-from lac.model import Model, decoder, encode, predict_ids
+from lac.model import Model, decoder, encode, pieces_of, predict_ids
 from lac.network import Tagger
 from lac.rank import Ranker
 from lac.reader import read_table
 
 PACKAGE = "LAC==2.1.2"
 MODES = ("lac", "seg", "rank")
-# A longer text is tagged in pieces of so many tokens, cut after the end of a sentence where there is one.
-MAX_TOKENS = 20_000
-SENTENCE_ENDS = frozenset("。！？!?\n")
 
 
 # --- getting it ---
@@ -89,8 +86,10 @@ def _download(folder: str) -> Path:
     done = subprocess.run([sys.executable, "-m", *download], env=environment, **output)
     found = sorted(Path(folder).glob("*.tar.gz"))
     if done.returncode or not found:
-        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        raise InputError(f"pip could not get {PACKAGE}: {last}; give its file: python -m lac.release LAC-2.1.2.tar.gz")
+        lines = [line.strip() for line in done.stdout.strip().splitlines()] or ["no output"]
+        # The last ones only say that something went wrong.
+        why = next((line for line in lines if line.startswith("ERROR:") or "failed:" in line), lines[-1])
+        raise InputError(f"pip could not get {PACKAGE}: {why}; give its file: python -m lac.release LAC-2.1.2.tar.gz")
     return found[0]
 
 
@@ -243,7 +242,7 @@ class Tagged(NamedTuple):
 def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = None) -> List[Tagged]:
     """Cut and tag texts; the order is kept, and a text gets the same tags alone or among others."""
     cut, names = model.released.cutter.cut_many(texts), model.tags
-    pieces = [(number, piece) for number, tokens in enumerate(cut) for piece in _pieces(tokens)]
+    pieces = [(number, piece) for number, tokens in enumerate(cut) for piece in pieces_of(model, tokens)]
     encoded = encode(model, [piece for _, piece in pieces])
     paths = predict_ids(model, encoded) if pieces else []
     weights = ranker.weights(encoded.words, paths) if ranker and pieces else itertools.repeat(None)
@@ -254,17 +253,6 @@ def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = No
         if ranker:
             tagged[number].weights.extend(weight.tolist())
     return tagged
-
-
-def _pieces(tokens: List[str]) -> List[List[str]]:
-    """Cut a long list of tokens, after the end of a sentence where there is one; an empty one has no piece."""
-    pieces = []
-    while len(tokens) > MAX_TOKENS:
-        cuts = (place for place in range(MAX_TOKENS, 0, -1) if tokens[place - 1] in SENTENCE_ENDS)
-        cut = next(cuts, MAX_TOKENS)
-        pieces.append(tokens[:cut])
-        tokens = tokens[cut:]
-    return pieces + [tokens] if tokens else pieces
 
 
 def main(arguments=None):
