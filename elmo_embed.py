@@ -37,11 +37,11 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from elmo_chinese import files, runtime
 from elmo_chinese.archive import local_folder
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.command import command
 from elmo_chinese.corpus.sentences import segment
 from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.options import OptionError, Parser, boolean, fail, positive_int
-from elmo_chinese.pretrained import PretrainedError, pretrained_sizes
+from elmo_chinese.options import OptionError, Parser, boolean, positive_int
+from elmo_chinese.pretrained import pretrained_sizes
 from elmo_chinese.session import choose_device
 from elmo_chinese.text import InputError, read_lines, read_stdin
 from elmo_chinese.vocabulary import Vocabulary
@@ -483,12 +483,8 @@ def make_parser() -> Parser:
 def main(arguments=None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
     options = make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(options.output, f"interrupted; {options.output} was not written"):
         run(options)
-    except (InputError, OptionError, CheckpointError, PretrainedError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail(OptionError(f"interrupted; {options.output} was not written"))
 
 
 if __name__ == "__main__":

@@ -31,15 +31,16 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from elmo_chinese.command import command
 from elmo_chinese.corpus.documents import check_file, documents, find_texts, is_held_out, same_file
 from elmo_chinese.corpus.forms import NAMES
 from elmo_chinese.corpus.sentences import normalise, split_sentences, tokenizer
 from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.corpus.workers import in_order
-from elmo_chinese.files import CheckpointError, lock_file, move, write_text
+from elmo_chinese.files import lock_file, move, write_text
 from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.options import Parser, fail, positive_int, share
+from elmo_chinese.options import Parser, positive_int, share
 from elmo_chinese.text import InputError, read_lines
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -308,17 +309,17 @@ def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, se
     train, dev = (state[part] for part in PARTS)
     for file in files:
         if file["error"]:
-            print(f"left out: {file['error']}")
+            say(f"left out: {file['error']}")
         if file["bad_records"]:
-            print(f"{file['bad_records'][1]} records left out, the first: {file['bad_records'][0]}")
+            say(f"{file['bad_records'][1]} records left out, the first: {file['bad_records'][0]}")
     for form, name in NAMES.items():
         some = [file for file in files if file["form"] == form and not file["error"]]
         if some:
-            print(f"{name}: {len(some)} files, {sum(file['documents'] for file in some):,} documents")
+            say(f"{name}: {len(some)} files, {sum(file['documents'] for file in some):,} documents")
     if not dev["sentences"] and options.dev_fraction > 0:
-        print(f"warning: no document fell to dev; with so few, raise --dev_fraction (now {options.dev_fraction})")
+        say(f"warning: no document fell to dev; with so few, raise --dev_fraction (now {options.dev_fraction})")
     bad = sum(file["error"] is not None for file in files)
-    print(
+    say(
         f"{len(files) - bad} files, {train['documents'] + dev['documents']:,} documents: {train['sentences']:,} "
         f"sentences ({train['words']:,} words) for training in {train['shards']} shards, {dev['sentences']:,} for dev "
         f"in {dev['shards']}; {state['repeated']} repeated ones dropped, {bad} bad files left out\n"
@@ -332,7 +333,7 @@ def vocabulary(options) -> None:
     path = Path(options.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(word + "\n" for word in words))
-    print(f"{path}: {len(words)} words, {100 * covered:.2f} % of the text covered")
+    say(f"{path}: {len(words)} words, {100 * covered:.2f} % of the text covered")
 
 
 def _size(text: str) -> int:
@@ -389,14 +390,8 @@ def main(arguments=None) -> None:
     make.add_argument("--min_count", type=positive_int, default=2, help="leave out rarer words (default: 2)")
     make.add_argument("--max_size", type=positive_int, help="at most so many words, <S> </S> <UNK> included")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(options.output, "stopped; the same command goes on from the last complete shard"):
         {"sentences": sentences, "vocabulary": vocabulary}[options.command](options)
-    except (InputError, CheckpointError) as error:
-        fail(error)
-    except OSError as error:
-        fail(InputError(f"cannot write {options.output}: {error.strerror}"))
-    except KeyboardInterrupt:
-        fail(InputError("stopped; the same command goes on from the last complete shard"))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from typing import NamedTuple, Optional
 
 from elmo_chinese import checkpoint, kernels, runtime, session
 from elmo_chinese.checkpoint import CheckpointError, Score
+from elmo_chinese.command import command
 from elmo_chinese.gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
 from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from elmo_chinese.options import HPARAMS, OWN, RETIRED, SIZES, OptionError, fail, make_parser, parse
-from elmo_chinese.pretrained import PretrainedError, bilm_numbers
+from elmo_chinese.options import HPARAMS, OWN, RETIRED, SIZES, OptionError, make_parser, parse
+from elmo_chinese.pretrained import bilm_numbers
 from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
 from elmo_chinese.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
-from elmo_chinese.text import InputError
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -481,11 +481,9 @@ def main(arguments=None):
     options, given, notes = parse(make_parser(__doc__), RETIRED, sys.argv[1:] if arguments is None else arguments)
     for note in notes:
         say(note)
-    try:
+    with command(options.para_save_dir):
         with checkpoint.only_run(Path(options.para_save_dir), "--para_save_dir"):
             train(*set_up(options, given))
-    except (InputError, OptionError, CheckpointError, PretrainedError, TrainingError) as error:
-        fail(error)
 
 
 if __name__ == "__main__":

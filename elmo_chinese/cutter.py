@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Callable, Container, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese import kernels
+from elmo_chinese.corpus.sentences import bounded
 from elmo_chinese.text import InputError, read_lines
 
 import numpy as np
@@ -262,7 +263,8 @@ class JiebaCutter:
         """Return the tokens of texts; `InputError`: jieba is not installed."""
         jieba, tokens = _jieba(), []
         for text in texts:
-            places = [0, *itertools.accumulate(map(len, jieba.cut(text.translate(HALF_WIDTH))))]
+            words = itertools.chain.from_iterable(map(jieba.cut, bounded(text.translate(HALF_WIDTH))))
+            places = [0, *itertools.accumulate(map(len, words))]
             tokens.append([text[start:end] for start, end in zip(places, places[1:])])
         return tokens
 

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
+from elmo_chinese.command import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows: two processes that write to one folder are not kept apart
@@ -31,7 +33,7 @@ ABANDONED = 86400.0
 LOCK_TRIES = 10  # half a second apart
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint or the folder of a run that cannot be written, read or used; the message says which and why."""
 
 
@@ -242,11 +244,11 @@ def cache_folder() -> Path:
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(os.path.join("~", ".cache")))
     folder = root / "elmo_chinese"
-    if root.is_absolute() and _can_be_written(folder):
+    if root.is_absolute() and can_be_written(folder):
         return folder
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir(), f"elmo_chinese-{user}")
-    if not _can_be_written(folder):
+    if not can_be_written(folder):
         return folder  # whoever writes there says so
     status = os.lstat(folder)
     others = stat.S_IWGRP | stat.S_IWOTH
@@ -255,7 +257,8 @@ def cache_folder() -> Path:
     return folder
 
 
-def _can_be_written(folder: Path) -> bool:
+def can_be_written(folder: Path) -> bool:
+    """Say whether a folder is there, or can be made, and takes files."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
-from elmo_chinese.files import CheckpointError, write_text
+from elmo_chinese.command import drop_messages
+from elmo_chinese.files import CheckpointError, cache_folder, can_be_written, write_text
 
 import numpy as np
 
@@ -29,6 +30,23 @@ def _writing(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; make room there, then go on with --load_dir auto"
         )
+
+
+@contextmanager
+def _home_for_visualdl() -> Iterator[None]:
+    """Give VisualDL, which makes ~/.visualdl when it is imported, a home where the user has none (in containers)."""
+    if can_be_written(Path(os.path.expanduser("~"), ".visualdl")):
+        yield
+        return
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(cache_folder())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
 
 
 def _shown(value: Any) -> Any:
@@ -63,7 +81,8 @@ class MetricsLog:
     ):
         self.folder = Path(folder)
         path = self.path = self.folder / "metrics.jsonl"
-        from visualdl import LogWriter  # slow to import, and only runs that log need it
+        with _home_for_visualdl():
+            from visualdl import LogWriter  # slow to import, and only runs that log need it
 
         with _writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -164,16 +183,29 @@ def duration(seconds: float) -> str:
 
 def show_progress(done: int, total: int, text: str) -> None:
     """Redraw a progress bar on a terminal; elsewhere do nothing (plain lines are printed instead)."""
-    if not sys.stdout.isatty():
+    if not on_terminal():
         return
     filled = 20 * done // total
     line = f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
-    print("\r\033[K" + line[: os.get_terminal_size().columns - 1], end="", flush=True)
+    _print("\r\033[K" + line[: os.get_terminal_size().columns - 1])
 
 
 def say(text: str) -> None:
     """Print a line for good, over a progress bar if there is one."""
-    print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)
+    _print(("\r\033[K" if on_terminal() else "") + text + "\n")
+
+
+def on_terminal() -> bool:
+    """Say whether somebody watches standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _print(text: str) -> None:
+    """Print a message; that it cannot be written must not end hours of work."""
+    try:
+        print(text, end="", flush=True)
+    except OSError:
+        drop_messages()
 
 
 def perplexity(nats):
@@ -200,7 +232,7 @@ def report_step(step, total_steps, figures, left):
         f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}  "
         f"cells_at_clip {figures['cells_at_clip']:.2f}"
     )
-    if sys.stdout.isatty():
+    if on_terminal():
         show_progress(step, total_steps, text)
     else:
         say(text)
@@ -231,5 +263,5 @@ class Progress:
             f"{speed / self.scale:,.1f} {self.unit}/s  left {duration((self.total - self.done) / max(1e-6, speed))}"
         )
         show_progress(min(self.done, self.total), self.total, text)
-        if 10 * self.done // self.total > tenth and not sys.stdout.isatty():
+        if 10 * self.done // self.total > tenth and not on_terminal():
             say(text)

@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from elmo_chinese.command import UserError
+
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
     "--local": "the launcher decides how many processes train: CPU_NUM or CUDA_VISIBLE_DEVICES with run.sh",
@@ -24,7 +26,7 @@ HPARAMS = (*SIZES, "num_steps", "max_epoch", "optim", "learning_rate", "reset_st
 OWN = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
 
 
-class OptionError(ValueError):
+class OptionError(UserError, ValueError):
     """A flag that cannot be used as given; the message says what to do."""
 
 
@@ -221,9 +223,3 @@ def take_saved(
                 )
             changed.append(f"{name} {value} → {getattr(options, name)}")
     return "changed on the command line: " + ", ".join(changed) if changed else None
-
-
-def fail(error: Exception) -> None:
-    """End the program with a message instead of a traceback."""
-    print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr, flush=True)
-    sys.exit(1)

@@ -18,6 +18,8 @@ from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 from elmo_chinese.archive import local_folder
 from elmo_chinese.checkpoint import INFO_FILE, MODEL_FILE, VOCABULARY_FILE, CheckpointError, read_arrays, verify
+from elmo_chinese.command import UserError
+from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -31,7 +33,7 @@ FLUID_TYPES = {2: np.dtype("<i4"), 3: np.dtype("<i8"), 5: np.dtype("<f4"), 6: np
 MAY_BE_MISSING = ("softmax_weight", "softmax_bias", "ELMo_w", "ELMo_gamma")
 
 
-class PretrainedError(ValueError):
+class PretrainedError(UserError, ValueError):
     """A pretrained model that cannot be used as asked; the message says which file and why."""
 
 
@@ -260,7 +262,7 @@ def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
             raise PretrainedError(f"{path}/{name}: not all of it is finite numbers; the file is damaged, get it again")
     for name, array in arrays.items():
         parameters[name].set_value(array.astype(np.float32))
-    print(_report(path, arrays, missing, unexpected), flush=True)
+    say(_report(path, arrays, missing, unexpected))
 
 
 def _report(path, arrays, missing, unexpected) -> str:

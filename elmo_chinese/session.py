@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence
 
 from elmo_chinese import checkpoint
 from elmo_chinese.checkpoint import Checkpoint
+from elmo_chinese.command import UserError
 from elmo_chinese.metrics import say
 from elmo_chinese.options import OptionError, checked_flags, take_saved
 
@@ -16,7 +17,7 @@ import paddle
 import paddle.distributed as dist
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 

@@ -1,6 +1,10 @@
-"""Text in files: which files are meant, and their lines. Everything that reads a user's text comes through here."""
+"""Text in files: which files are meant, and their lines. Everything that reads a user's text comes through here.
+
+A file may be packed with gzip, bzip2 or xz; it is told by its first bytes, or else by its name.
+"""
 
 import bz2
+import contextlib
 import glob
 import gzip
 import lzma
@@ -10,87 +14,85 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, Sequence, Union
 
+from elmo_chinese.command import UserError
+from elmo_chinese.encoding import NAMES, guess_encoding
+
 PathLike = Union[str, Path]
+UNPACK = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# How a packed file begins, and its ending or, where it is not read, what unpacks it.
+PACKED = {
+    b"\x1f\x8b\x08": ".gz",
+    **{b"BZh%d1AY&SY" % size: ".bz2" for size in range(1, 10)},
+    **{b"\xfd7zXZ\0": ".xz", b"PK\3\4": "unzip", b"\x28\xb5\x2f\xfd": "zstd -d", b"\x04\x22\x4d\x18": "lz4 -d"},
+    **{b"7z\xbc\xaf\x27\x1c": "7z x", b"Rar!\x1a\x07": "unrar x"},
+}
+TAR = slice(257, 262)  # where a tar archive says that it is one
 
-# What packed files begin with.
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-UNKNOWN_PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
 
-
-class InputError(ValueError):
+class InputError(UserError, ValueError):
     """Something is wrong with a file the user gave; the message says which, where, and what to do."""
 
 
-def open_text(path: PathLike) -> BinaryIO:
-    """Open a file for reading its bytes, unpacked if it is packed by gzip, bzip2 or xz, whatever its name.
+@contextlib.contextmanager
+def reading(path: Union[PathLike, int]) -> Iterator[BinaryIO]:
+    """Give a file, unpacked if it is packed, to be read in this block.
 
     Raises:
-        InputError: it is packed in another way. OSError: as `open`.
+        InputError: no such file, one that is damaged, or packed in a way that is not read; also from within the block.
     """
-    with open(path, "rb") as file:
-        start = file.read(6)
-    for mark, kind in UNKNOWN_PACKED.items():
-        if start.startswith(mark):
-            raise InputError(f"{path}: a {kind} archive; unpack it first (.gz, .bz2 and .xz are read as they are)")
-    for mark, opener in PACKED.items():
-        if start.startswith(mark):
-            return opener(path, "rb")
-    if str(path).endswith((".gz", ".bz2", ".xz")):
-        raise InputError(f"{path}: damaged packed file: it does not begin as one; get it again")
-    return open(path, "rb")
-
-
-def unpacking_failed(path: PathLike, error: Exception) -> InputError:
-    """Return the error of a packed file that ends early or is damaged."""
-    return InputError(f"{path}: damaged packed file: {error}; get it again")
-
-
-# What reading a damaged packed file raises; an OSError with a number is another failure, of the disk say.
-DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+    try:
+        with open(path, "rb") as file:
+            start = file.peek(16)
+            kind = next((PACKED[begin] for begin in PACKED if start.startswith(begin)), os.path.splitext(str(path))[1])
+            if kind in UNPACK:
+                file = UNPACK[kind](file, "rb")
+            elif kind and not kind.startswith("."):
+                raise InputError(f"{path}: a packed file; unpack it first: {kind} {path} (.gz, .bz2 and .xz are read)")
+            if file.peek(512)[TAR] == b"ustar":
+                raise InputError(f"{path}: an archive of files; unpack it first: tar -xf {path}")
+            yield file
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise InputError(f"cannot read {path}: {error.strerror} (looked from {os.getcwd()})")
+        raise InputError(f"{path}: a damaged packed file: {error}; get it again")
 
 
 def read_lines(path: Union[PathLike, int], block_size: int = 2**23) -> Iterator[List[str]]:
-    """Yield the lines of a UTF-8 file in blocks, without their line ends.
+    r"""Yield the lines of a UTF-8 file in blocks, without their line ends (\n or \r\n).
 
-    A line feed ends a line, also one after a carriage return; a byte order mark at the start is dropped. The file may
-    be packed, see `open_text`.
-
-    Args:
-        path: of the file, or the number of a file that is open.
+    A byte order mark at the start is dropped.
 
     Raises:
-        InputError: no such file, or not UTF-8 (names line and byte).
+        InputError: what `reading` raises, or not UTF-8 (names line and byte).
     """
-    try:
-        with open(path, "rb") if isinstance(path, int) else open_text(path) as file:
-            line, offset = 1, 0
-            while True:
-                block = file.read(block_size)
-                block += file.readline()
-                if not block:
-                    return
-                try:
-                    text = block.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    line += block.count(b"\n", 0, error.start)
-                    raise InputError(
-                        f"{path}: not UTF-8: line {line}, byte {offset + error.start} is 0x{block[error.start]:02x}; "
-                        "convert it, e.g. with iconv -f GB18030 -t UTF-8"
-                    )
-                if offset == 0:
-                    text = text[1:] if text.startswith("\ufeff") else text
-                line += text.count("\n")
-                offset += len(block)
-                text = (text[:-1] if text.endswith("\n") else text).replace("\r\n", "\n")
-                yield (text[:-1] if text.endswith("\r") else text).split("\n")
-    except DAMAGED as error:
-        raise unpacking_failed(path, error)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error} (looked from {os.getcwd()})")
+    with reading(path) as file:
+        line, offset = 1, 0
+        while True:
+            block = file.read(block_size)
+            block += file.readline()
+            if not block:
+                return
+            try:
+                text = block.decode("utf-8")
+            except UnicodeDecodeError as error:
+                line += block.count(b"\n", 0, error.start)
+                encoding = NAMES[guess_encoding(block)]
+                raise InputError(
+                    f"{path}: not UTF-8: line {line}, byte {offset + error.start} is 0x{block[error.start]:02x}; "
+                    + ("mend it" if encoding == "UTF-8" else f"convert it, e.g. with iconv -f {encoding} -t UTF-8")
+                )
+            if offset == 0:
+                text = text[1:] if text.startswith("\ufeff") else text
+            line += text.count("\n")
+            offset += len(block)
+            lines = (text[:-1] if text.endswith("\n") else text).split("\n")
+            yield [line[:-1] if line.endswith("\r") else line for line in lines] if "\r" in text else lines
 
 
 def read_stdin(block_size: int = 2**23) -> Iterator[List[str]]:
     """Yield the lines of standard input like `read_lines`, which see."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed; name a file, or give the text through a pipe")
     number = sys.stdin.fileno()
     try:
         yield from read_lines(number, block_size)

@@ -19,8 +19,9 @@ from collections import Counter
 from pathlib import Path
 from typing import List, NamedTuple
 
-from elmo_chinese.files import CheckpointError, lock_folder, write_text
-from elmo_chinese.options import fail
+from elmo_chinese.command import command
+from elmo_chinese.files import lock_folder, write_text
+from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError
 
 import numpy as np
@@ -80,7 +81,7 @@ def make(options) -> None:
             parts = parts._replace(**{name: getattr(parts, name) + more})
             problems += more_problems
     if problems:
-        print(f"{len(problems)} lines skipped, the first: {problems[0]}")
+        say(f"{len(problems)} lines skipped, the first: {problems[0]}")
     folder = Path(options.output)
     with lock_folder(folder, f"another process is writing to {folder}; let it end, or choose another --output"):
         write(parts, folder)
@@ -93,8 +94,8 @@ def write(parts: Parts, folder: Path) -> None:
     for name, part in parts._asdict().items():
         if part:
             write_text(folder / f"{name}.txt", "".join(as_text(line) + "\n" for line in part))
-            print(f"{folder / name}.txt: {len(part)} lines, {sum(len(line.words) for line in part)} words")
-    print(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(kinds_of(tags))} types")
+            say(f"{folder / name}.txt: {len(part)} lines, {sum(len(line.words) for line in part)} words")
+    say(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(kinds_of(tags))} types")
 
 
 def _count(text: str) -> int:
@@ -118,12 +119,8 @@ def main(arguments=None) -> None:
     parser.add_argument("--seed", type=_count, default=0, help="of the draw (default: 0)")
     parser.add_argument("--on_bad_line", choices=["error", "skip"], default="error", help="default: error")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(options.output):
         make(options)
-    except (InputError, CheckpointError) as error:
-        fail(error)
-    except OSError as error:
-        fail(InputError(f"cannot write {options.output}: {error.strerror}"))
 
 
 if __name__ == "__main__":

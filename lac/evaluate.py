@@ -8,13 +8,10 @@ each tag (`lac/scores.py`). `--json` prints the same as one line of JSON.
 
 import argparse
 import json
-import os
 import sys
 
-from elmo_chinese.checkpoint import CheckpointError
-from elmo_chinese.options import Parser, fail
-from elmo_chinese.pretrained import PretrainedError
-from elmo_chinese.text import InputError
+from elmo_chinese.command import command
+from elmo_chinese.options import Parser
 
 import paddle
 
@@ -54,14 +51,9 @@ def main(arguments=None):
     parser.add_argument("--on_bad_line", choices=["error", "skip"], default="error", help="default: error")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(prints_result=True):
         paddle.set_device("gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu")
         evaluate(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough; keep Python from complaining on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (InputError, CheckpointError, PretrainedError) as error:
-        fail(error)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.command import command
 from elmo_chinese.files import lock_file, write_sums, writing
-from elmo_chinese.options import Parser, fail
-from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.metrics import say
+from elmo_chinese.options import Parser
 from elmo_chinese.text import InputError
 
 import numpy as np
@@ -215,13 +215,9 @@ def main(arguments=None):
     )
     parser.add_argument("--output", required=True, help="folder to make")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(options.output):
         save(load_any(options.model), Path(options.output))
-        print(f"exported to {options.output}")
-    except (InputError, CheckpointError, PretrainedError) as error:
-        fail(error)
-    except OSError as error:
-        fail(InputError(f"cannot write {options.output}: {error.strerror}"))
+        say(f"exported to {options.output}")
 
 
 if __name__ == "__main__":

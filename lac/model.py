@@ -34,6 +34,9 @@ from lac.scores import Scores, score
 
 # Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
 MAX_TOKENS, MAX_SENTENCES = 4096, 128
+# A longer text is tagged in pieces of so many tokens, for the same reason; ELMo holds all its layers of a piece.
+LONGEST_TEXT, LONGEST_ELMO_TEXT = 20_000, MAX_TOKENS
+SENTENCE_ENDS = frozenset("。！？!?\n")
 # The files that lac.export makes with paddle.jit.save: the program and its tagger.pdiparams. Paddle 2 writes and reads
 # tagger.pdmodel, Paddle 3 tagger.json; neither reads the other's.
 PROGRAM = "tagger"
@@ -137,13 +140,24 @@ def _paths_in_cpp(tagger: Tagger, words: List[np.ndarray], lengths: np.ndarray, 
     return np.split(tagger.best_tags(np.concatenate(words), lengths, vectors), np.cumsum(lengths)[:-1])
 
 
+def pieces_of(model: Model, tokens: List[str]) -> List[List[str]]:
+    """Cut a long text's tokens, after the end of a sentence where there is one; a text without tokens has no piece."""
+    pieces, longest = [], LONGEST_ELMO_TEXT if model.elmo_vocabulary else LONGEST_TEXT
+    while len(tokens) > longest:
+        ends = (place for place in range(longest, 0, -1) if tokens[place - 1] in SENTENCE_ENDS)
+        cut = next(ends, longest)
+        pieces.append(tokens[:cut])
+        tokens = tokens[cut:]
+    return pieces + [tokens] if tokens else pieces
+
+
 def predict(model: Model, sentences: Sequence[Sequence[str]]) -> List[List[str]]:
     """Return a tag for each word of each sentence; a sentence without words has none."""
-    there = [number for number, words in enumerate(sentences) if words]
+    pieces = [(number, piece) for number, words in enumerate(sentences) for piece in pieces_of(model, list(words))]
     tags: List[List[str]] = [[] for _ in sentences]
-    paths = predict_ids(model, encode(model, [sentences[number] for number in there])) if there else []
-    for number, path in zip(there, paths):
-        tags[number] = [model.text.tags[tag] for tag in path.tolist()]
+    paths = predict_ids(model, encode(model, [piece for _, piece in pieces])) if pieces else []
+    for (number, _), path in zip(pieces, paths):
+        tags[number] += [model.text.tags[tag] for tag in path.tolist()]
     return tags
 
 

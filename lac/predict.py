@@ -20,14 +20,12 @@ trained here never tags white space, and no word goes on across it; a token tagg
 import argparse
 import itertools
 import json
-import os
 import sys
 from typing import Iterable, Iterator, Sequence
 
-from elmo_chinese.checkpoint import CheckpointError
-from elmo_chinese.options import Parser, fail
-from elmo_chinese.pretrained import PretrainedError
-from elmo_chinese.text import InputError, find_files, read_lines, read_stdin
+from elmo_chinese.command import command
+from elmo_chinese.options import Parser
+from elmo_chinese.text import find_files, read_lines, read_stdin
 
 import paddle
 
@@ -82,17 +80,11 @@ def main(arguments=None):
     parser.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     parser.add_argument("files", nargs="*", help="UTF-8 text files; none: standard input")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command(prints_result=True):
         paddle.set_device("gpu" if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu")
         lac = LAC(options.model, options.mode)
         for line in predict(lac, input_lines(options.files), options.format):
             sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
-        sys.stdout.buffer.flush()
-    except (InputError, CheckpointError, PretrainedError) as error:
-        sys.stdout.buffer.flush()
-        fail(error)
-    except BrokenPipeError:  # whoever reads has seen enough; keep Python from complaining on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
 from elmo_chinese.archive import extract
+from elmo_chinese.command import command
 from elmo_chinese.files import cache_folder, lock_file, writing
-from elmo_chinese.options import Parser, fail
+from elmo_chinese.metrics import say
+from elmo_chinese.options import Parser
 from elmo_chinese.pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text import InputError, read_lines
 
@@ -81,8 +83,10 @@ def _download(folder: str) -> Path:
     done = subprocess.run([sys.executable, "-m", *download], env=environment, **output)
     found = sorted(Path(folder).glob("*.tar.gz"))
     if done.returncode or not found:
-        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        raise InputError(f"pip could not get {PACKAGE}: {last}; give its file: python -m lac.release LAC-2.1.2.tar.gz")
+        lines = [line.strip() for line in done.stdout.strip().splitlines()] or ["no output"]
+        # The last ones only say that something went wrong.
+        why = next((line for line in lines if line.startswith("ERROR:") or "failed:" in line), lines[-1])
+        raise InputError(f"pip could not get {PACKAGE}: {why}; give its file: python -m lac.release LAC-2.1.2.tar.gz")
     return found[0]
 
 
@@ -224,15 +228,13 @@ def main(arguments=None):
     parser = Parser(prog="lac.release", description=__doc__.split("\n\n")[0])
     parser.add_argument("source", nargs="?", help="the package's file or folder; none: get it through pip")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command():
         folder = fetch(options.source)
         for mode in ("lac", "seg"):
             model = load(folder, mode)
-            print(f"{folder / (mode + '_model')}: {model.text.size} tokens, {len(model.text.tags)} tags")
+            say(f"{folder / (mode + '_model')}: {model.text.size} tokens, {len(model.text.tags)} tags")
         load_ranker(folder)
-        print(f"{folder / 'rank_model'}: weights of words")
-    except (InputError, PretrainedError) as error:
-        fail(error)
+        say(f"{folder / 'rank_model'}: weights of words")
 
 
 if __name__ == "__main__":

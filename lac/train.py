@@ -24,12 +24,11 @@ from typing import Callable, List, NamedTuple, Optional
 
 from elmo_chinese import checkpoint, runtime, session
 from elmo_chinese.checkpoint import CheckpointError, Score
+from elmo_chinese.command import command
 from elmo_chinese.gradients import all_reduce_sum, gradient_norm
 from elmo_chinese.metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
-from elmo_chinese.options import OptionError, fail, parse
-from elmo_chinese.pretrained import PretrainedError
+from elmo_chinese.options import OptionError, parse
 from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
-from elmo_chinese.text import InputError
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -499,10 +498,8 @@ def run(arguments):
 
 def main(arguments=None):
     """Run from the command line; user errors end with a message and exit code 1."""
-    try:
+    with command():
         run(sys.argv[1:] if arguments is None else arguments)
-    except (InputError, OptionError, CheckpointError, PretrainedError, TrainingError) as error:
-        fail(error)
 
 
 if __name__ == "__main__":

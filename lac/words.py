@@ -3,13 +3,9 @@
 import itertools
 from typing import List, NamedTuple, Optional, Sequence
 
-from lac.model import Model, encode, predict_ids
+from lac.model import Model, encode, pieces_of, predict_ids
 from lac.rank import Ranker
 from lac.scores import kind_of
-
-# A longer text is tagged in pieces of so many tokens, cut after the end of a sentence where there is one.
-MAX_TOKENS = 20_000
-SENTENCE_ENDS = frozenset("。！？!?\n")
 
 
 class Tagged(NamedTuple):
@@ -38,7 +34,7 @@ def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = No
     shown = all_tokens
     if not text.habits.all_words:
         shown = [[token for token in tokens if not token.isspace()] for tokens in all_tokens]
-    pieces = [(number, piece) for number, tokens in enumerate(shown) for piece in _pieces(tokens)]
+    pieces = [(number, piece) for number, tokens in enumerate(shown) for piece in pieces_of(model, tokens)]
     encoded = encode(model, [piece for _, piece in pieces])
     paths = predict_ids(model, encoded) if pieces else []
     weights = ranker.weights(encoded.words, paths) if ranker and pieces else itertools.repeat(None)
@@ -54,17 +50,6 @@ def tag_tokens(model: Model, texts: Sequence[str], ranker: Optional[Ranker] = No
             of_words = ["" if token.isspace() else next(rest) for token in tokens]
         tagged.append(Tagged(tokens, text.habits.begun(of_words), weight if ranker else None))
     return tagged
-
-
-def _pieces(tokens: List[str]) -> List[List[str]]:
-    """Cut a long list of tokens, after the end of a sentence where there is one; an empty one has no piece."""
-    pieces = []
-    while len(tokens) > MAX_TOKENS:
-        cuts = (place for place in range(MAX_TOKENS, 0, -1) if tokens[place - 1] in SENTENCE_ENDS)
-        cut = next(cuts, MAX_TOKENS)
-        pieces.append(tokens[:cut])
-        tokens = tokens[cut:]
-    return pieces + [tokens] if tokens else pieces
 
 
 def join(tagged: Tagged) -> Words:

@@ -8,11 +8,11 @@ import glob
 import hashlib
 import os
 from pathlib import Path
-from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from elmo_chinese.corpus import forms
-from elmo_chinese.corpus.encoding import NAMES, guess_encoding
-from elmo_chinese.text import DAMAGED, InputError, check_regular, open_text, unpacking_failed
+from elmo_chinese.encoding import NAMES, guess_encoding
+from elmo_chinese.text import InputError, check_regular, reading
 
 BLOCK = 2**20  # bytes read at once
 LONGEST_LINE = 2**22  # characters; plain text without line feeds is cut there
@@ -22,42 +22,45 @@ PIECE = 2**20  # characters; a longer document is handed on in pieces
 def find_texts(patterns: Sequence[str]) -> List[str]:
     """Return the files that paths, glob patterns and folders (with the folders in them) name, sorted.
 
-    Files and folders whose names start with a dot are left out of folders. Links are followed, each folder once.
+    Files and folders whose names start with a dot are left out of folders. Links are followed; a file or folder that is
+    reached in several ways is named once.
 
     Raises:
-        InputError: one of them names no file, or a pipe or device.
+        InputError: one of them names no file, or a pipe or device; a folder cannot be read.
     """
-    found = {}
+    found: Dict[str, str] = {}
     for pattern in patterns:
         files, entered = [], set()
         for match in [pattern] if os.path.exists(pattern) else glob.glob(pattern):
             if not os.path.isdir(match):
-                check_regular(match)
                 files.append(match)
-            for folder, folders, names in os.walk(match, followlinks=True):
+                continue
+            for folder, folders, names in os.walk(match, onerror=_stop, followlinks=True):
+                if os.path.realpath(folder) in entered:
+                    folders.clear()
+                    continue
                 entered.add(os.path.realpath(folder))
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in entered]
-                paths = (os.path.join(folder, name) for name in names if not name.startswith("."))
-                files += filter(os.path.isfile, paths)
+                files += [os.path.join(folder, name) for name in names if not name.startswith(".")]
         if not files:
             raise InputError(f"no file matches {pattern!r} (looked from {os.getcwd()})")
-        found.update(dict.fromkeys(sorted(files)))
-    return list(found)
+        for path in sorted(files):
+            check_regular(path)
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def _stop(error: OSError) -> None:
+    raise InputError(f"cannot read {error.filename}: {error.strerror}")
 
 
 def _blocks(path: str) -> Iterator[bytes]:
     """Yield the unpacked bytes of a file, and nothing as the last block."""
-    try:
-        with open_text(path) as file:
-            block = b"-"
-            while block:
-                block = file.read(BLOCK)
-                yield block
-    except DAMAGED as error:
-        raise unpacking_failed(path, error)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error} (looked from {os.getcwd()})")
+    with reading(path) as file:
+        block = b"-"
+        while block:
+            block = file.read(BLOCK)
+            yield block
 
 
 def detect_encoding(path: str) -> str:

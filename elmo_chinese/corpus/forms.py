@@ -3,6 +3,7 @@
 Each form is a function of the lines or blocks of a file that yields, for each document, its lines of text.
 """
 
+import html
 import itertools
 import json
 import re
@@ -11,7 +12,10 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple
 from elmo_chinese.text import InputError
 
 LOOKED_AT = 2**16  # characters of a file that tell its form
-DOC = re.compile(r"<doc( [^>]*)?>\s*")
+LONGEST_RECORD = 2**26  # characters; JSON that is not whole after so many is damaged
+DOC = re.compile(r"\s*<doc\s.*>\s*")  # a title may hold a >
+MARKUP = re.compile(r"<(\?xml|!doctype|html|mediawiki|doc)\b", re.IGNORECASE)
+BETWEEN = re.compile(r"[\s,\[\]]*")  # objects of an array, of several arrays, or one after another
 Documents = Iterator[Iterable[str]]
 BadRecord = Callable[[str], None]  # is told what is wrong with a record; may raise
 
@@ -32,23 +36,26 @@ def plain(source: Source, longest: int) -> Documents:
 
 
 def wiki(source: Source, longest: int) -> Documents:
-    """What WikiExtractor writes: a document between `<doc …>` and `</doc>`."""
-    document, begun, number = None, 0, 0
-    for number, line in enumerate(source.lines(longest), start=1):
+    """What WikiExtractor writes: a document between `<doc …>` and `</doc>`, each to be used up before the next."""
+    numbered = enumerate(source.lines(longest), start=1)
+    for number, line in numbered:
         if DOC.fullmatch(line):
-            if document is not None:
-                raise InputError(f"{source.path}: line {number}: <doc …> before the </doc> of line {begun}'s")
-            document, begun = [], number
-        elif document is None:
-            if line.strip():
-                raise InputError(f"{source.path}: line {number}: text outside of <doc …> and </doc>: {line[:60]!r}")
-        elif line.strip() == "</doc>":
-            yield document
-            document = None
+            yield _article(source, numbered, number)
         elif line.strip():
-            document.append(line)
-    if document is not None:
-        raise InputError(f"{source.path}: the <doc …> of line {begun} is not closed by line {number}; is the file cut?")
+            raise InputError(f"{source.path}: line {number}: text outside of <doc …> and </doc>: {line[:60]!r}")
+
+
+def _article(source: Source, numbered: Iterator, begun: int) -> Iterator[str]:
+    number = begun
+    for number, line in numbered:
+        if DOC.fullmatch(line):
+            raise InputError(f"{source.path}: line {number}: <doc …> before the </doc> of line {begun}'s")
+        text, closed, _ = line.partition("</doc>")
+        if text.strip():
+            yield html.unescape(text)  # WikiExtractor writes &lt; for <
+        if closed:
+            return
+    raise InputError(f"{source.path}: the <doc …> of line {begun} is not closed by line {number}; is the file cut?")
 
 
 def json_lines(source: Source, field: str, bad: BadRecord) -> Documents:
@@ -65,26 +72,36 @@ def json_lines(source: Source, field: str, bad: BadRecord) -> Documents:
         yield from _text_of(record, field, where, bad)
 
 
-def json_array(source: Source, field: str, bad: BadRecord) -> Documents:
-    """One JSON array of objects, read bit by bit."""
-    decode, blocks, count = json.JSONDecoder().raw_decode, source.blocks(), 0
-    text = next(blocks, "")
-    place = text.index("[") + 1
-    while True:
-        while text[place : place + 1] and text[place] in " \t\r\n,":
-            place += 1
-        if text[place : place + 1] == "]":
-            return
-        try:
-            record, place = decode(text, place)
-        except (ValueError, RecursionError) as error:
-            block = next(blocks, "")
-            if not block:
-                raise InputError(f"{source.path}: record {count + 1} of the array is not JSON, or cut: {error}")
-            text, place = text[place:] + block, 0  # the record goes on there
-            continue
-        count += 1
-        yield from _text_of(record, field, f"{source.path}: record {count}", bad)
+def json_objects(source: Source, field: str, bad: BadRecord) -> Documents:
+    """JSON objects in an array or one after another, over any lines, read bit by bit."""
+    decode, rest, enough, count, depth = json.JSONDecoder().raw_decode, "", 0, 0, 0
+    for text in itertools.chain(source.blocks(), [None]):  # None: the end
+        rest, place = rest + (text or ""), 0
+        while text is None or len(rest) >= enough:
+            between = BETWEEN.match(rest, place)
+            depth += between.group().count("[") - between.group().count("]")
+            place = between.end()
+            if place == len(rest):
+                break
+            try:
+                record, place = decode(rest, place)
+            except (ValueError, RecursionError) as error:
+                if text is None or not _may_go_on(error, rest, place):
+                    raise InputError(f"{source.path}: record {count + 1} is not JSON, or cut: {error}")
+                enough = 2 * (len(rest) - place)  # so that a record over many blocks is not tried at each
+                break
+            count, enough = count + 1, 0
+            yield from _text_of(record, field, f"{source.path}: record {count}", bad)
+        rest = rest[place:]
+    if depth:
+        raise InputError(f"{source.path}: [ and ] do not match after {count} records; is the file cut?")
+
+
+def _may_go_on(error: Exception, rest: str, place: int) -> bool:
+    """Say whether what cannot be read yet may be the start of a sound record."""
+    if not isinstance(error, json.JSONDecodeError) or len(rest) - place > LONGEST_RECORD:
+        return False
+    return error.pos >= len(rest) - 16 or error.msg.startswith("Unterminated string")
 
 
 def _text_of(record: object, field: str, where: str, bad: BadRecord) -> Iterator[List[str]]:
@@ -106,7 +123,7 @@ NAMES: Dict[str, str] = {
     "plain": "plain text",
     "wiki": "WikiExtractor's <doc>",
     "json_lines": "JSON lines",
-    "json_array": "JSON arrays",
+    "json_objects": "JSON",
 }
 
 
@@ -114,24 +131,23 @@ def tell(source: Source) -> str:
     """Return the form of a file, a name of `NAMES`, by its first lines; a name that says JSON must be believed.
 
     Raises:
-        InputError: JSON, but neither an object a line nor an array of objects.
+        InputError: its name says JSON, but it is none; markup that is not read.
     """
     start = "".join(itertools.islice(_some(source.blocks()), 64)).lstrip("\ufeff \t\r\n")
-    first = start.split("\n", 1)[0]
-    if DOC.fullmatch(first + "\n" if first else ""):
+    first, end, _ = start.partition("\n")
+    if DOC.fullmatch(first):
         return "wiki"
-    if re.match(r"\[\s*\{", start):
-        return "json_array"
+    if MARKUP.match(start):
+        raise InputError(f"{source.path}: markup, not text (it begins with {first[:40]!r}); take the text out of it")
     named = re.search(r"\.(jsonl|ndjson|json)(\.\w+)?$", source.path)
-    if first.startswith("{") and _is_object(first, cut=len(start) >= LOOKED_AT and "\n" not in start):
-        return "json_lines"
     if named and named[1] != "json":
         return "json_lines"
+    if re.match(r"\[\s*\{", start):
+        return "json_objects"
+    if re.match(r'\{\s*"', start):
+        return "json_lines" if first.rstrip().endswith("}") or not end else "json_objects"
     if named and start:
-        raise InputError(
-            f"{source.path}: neither one JSON object a line nor an array of objects; write one object a line, e.g. "
-            "with jq -c"
-        )
+        raise InputError(f"{source.path}: neither JSON objects nor an array of them, though its name says JSON")
     return "plain"
 
 
@@ -144,15 +160,6 @@ def _some(blocks: Iterator[str]) -> Iterator[str]:
             return
 
 
-def _is_object(line: str, cut: bool) -> bool:
-    if cut:  # too long a line to see its end
-        return re.match(r'\{\s*"[^"\n]*"\s*:', line) is not None
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
 def documents(source: Source, form: str, field: str, longest: int, bad: BadRecord) -> Documents:
     """Yield the documents of a file, the lines of text of each.
 
@@ -161,6 +168,6 @@ def documents(source: Source, form: str, field: str, longest: int, bad: BadRecor
         longest: characters after which a line of plain text is cut.
         bad: is told of each record that has no text, and may raise.
     """
-    if form in ("json_lines", "json_array"):
-        return {"json_lines": json_lines, "json_array": json_array}[form](source, field, bad)
+    if form in ("json_lines", "json_objects"):
+        return {"json_lines": json_lines, "json_objects": json_objects}[form](source, field, bad)
     return {"plain": plain, "wiki": wiki}[form](source, longest)

@@ -2,7 +2,8 @@
 
 import random
 
-from elmo_chinese.corpus.sentences import normalise, segment, split_sentences, tokenizer
+from elmo_chinese.corpus import sentences
+from elmo_chinese.corpus.sentences import bounded, normalise, segment, split_sentences, tokenizer
 from elmo_chinese.text import InputError
 
 import jieba
@@ -68,3 +69,17 @@ def test_a_users_word_that_jieba_would_not_understand_is_named(tmp_path, line):
     (tmp_path / "words.txt").write_text(f"校园周边 5 n\n\n{line}\n", encoding="utf-8")
     with pytest.raises(InputError, match="words.txt: line 3: expected `word`"):
         tokenizer(str(tmp_path / "words.txt"))
+
+
+def test_jieba_gets_no_long_run_and_cuts_all_else_as_ever(monkeypatch):
+    draw = random.Random(0)
+    monkeypatch.setattr(sentences, "LONGEST_RUN", 40)
+    for _ in range(50):
+        runs = ["".join(draw.choices("他带队检查了校园周边的小吃店a1.%-", k=draw.randrange(60))) for _ in range(6)]
+        text = "".join(run + draw.choice("，。 、《\t\u3000・") for run in runs)
+        pieces = bounded(text)
+        assert "".join(pieces) == text
+        assert max(len(run) for piece in pieces for run in sentences.RUN.findall(piece)) <= 40
+        if all(len(run) <= 40 for run in runs):
+            assert pieces == [text]
+        assert segment(text).replace(" ", "") == "".join(text.split())

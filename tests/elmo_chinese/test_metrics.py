@@ -1,11 +1,14 @@
 """elmo_chinese/metrics.py: records that are read back, and what is said when they cannot be."""
 
 import os
+import subprocess
+import sys
 
 from elmo_chinese.checkpoint import CheckpointError
 from elmo_chinese.metrics import MetricsLog, read_metrics
 
 import pytest
+from conftest import ROOT
 
 
 def test_a_log_goes_on_without_what_came_after(tmp_path):
@@ -55,3 +58,15 @@ def test_a_full_disk_is_one_error(tmp_path):
     with pytest.raises(CheckpointError, match="cannot write .*metrics.jsonl: No space left on device; make room"):
         log.write("train", 1, {"loss": 1.0})
     log.close()
+
+
+def test_a_home_that_cannot_be_written_costs_no_log(tmp_path):
+    code = "import os, sys\nfrom elmo_chinese.metrics import MetricsLog\nlog = MetricsLog(sys.argv[1], 0)\n"
+    code += "log.write('train', 1, {'loss': 1.0})\nlog.close()\nprint(os.environ['HOME'])"
+    environment = {**os.environ, "HOME": "/dev/null/home", "TMPDIR": str(tmp_path)}
+    environment.pop("XDG_CACHE_HOME", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "/dev/null/home\n" and read_metrics(tmp_path / "log" / "metrics.jsonl")[0]["loss"] == 1.0

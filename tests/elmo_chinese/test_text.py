@@ -2,10 +2,16 @@
 
 import bz2
 import gzip
+import io
+import itertools
 import lzma
 import os
+import random
+import sys
+import tarfile
+import threading
 
-from elmo_chinese.text import InputError, find_files, read_lines
+from elmo_chinese.text import InputError, find_files, read_lines, read_stdin
 
 import pytest
 
@@ -32,28 +38,93 @@ def test_find_files_takes_glob_folder_or_list(tmp_path):
         find_files(corpus)
 
 
-def test_what_exists_is_taken_literally_and_a_pipe_is_refused(tmp_path):
-    for name in ("x[1].txt", "x1.txt"):
-        (tmp_path / name).write_text("词\n", encoding="utf-8")
-    assert find_files(tmp_path / "x[1].txt") == [tmp_path / "x[1].txt"]
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(InputError, match="a pipe or a device"):
-            find_files(tmp_path / "pipe")
+def lines_of(path, **more):
+    return list(itertools.chain.from_iterable(read_lines(path, **more)))
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
-@pytest.mark.parametrize("block", [1, 3, 2**23])
-def test_line_ends_of_windows_and_packing_change_nothing(tmp_path, pack, block):
-    for text in ("甲 乙\r\n\r\n丙\r\n", "甲 乙\n\n丙\n", "甲 乙\r\n\n丙\r", "\ufeff甲 乙\n\r\n丙"):
-        (tmp_path / "text").write_bytes(pack(text.encode("utf-8")))
-        assert [line for lines in read_lines(tmp_path / "text", block) for line in lines] == ["甲 乙", "", "丙"]
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, "": bytes}
+CHARACTERS = "字a \t\u3000\u2028\x85\x0b\r"
 
 
-def test_packed_files_that_cannot_be_read_are_named(tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and more")
-    with pytest.raises(InputError, match="a.zip: a zip archive; unpack it first"):
-        list(read_lines(tmp_path / "a.zip"))
-    (tmp_path / "a.gz").write_bytes(gzip.compress("字".encode() * 1000)[:-9])
-    with pytest.raises(InputError, match="a.gz: damaged packed file"):
-        list(read_lines(tmp_path / "a.gz"))
+def test_random_lines_with_random_ends_packed_or_not(tmp_path):
+    draw = random.Random(0)
+    for _ in range(300):
+        texts = ["".join(draw.choices(CHARACTERS, k=draw.randrange(6))) for _ in range(draw.randint(1, 9))]
+        texts = [text.rstrip("\r") for text in texts]
+        content = "".join(text + draw.choice(["\n", "\r\n"]) for text in texts)
+        if texts[-1] and draw.random() < 0.5:
+            content = content.rstrip("\r\n")
+        name, ending = draw.choice(["a.txt", "a"]), draw.choice(list(PACK))
+        path = tmp_path / (name + draw.choice([ending, ""]))
+        path.write_bytes(PACK[ending](draw.choice(["", "\ufeff"]).encode() + content.encode()))
+        assert lines_of(path, block_size=draw.choice([1, 3, 2**23])) == texts, content
+
+
+@pytest.mark.parametrize(
+    "codec, name", [("gb18030", "GB18030"), ("big5", "BIG5-HKSCS"), ("utf-16", "UTF-16"), ("utf-32", "UTF-32")]
+)
+def test_another_encoding_is_named_with_what_converts_it(tmp_path, codec, name):
+    (tmp_path / "a").write_bytes("我們今天出去看花，天氣很好。".encode(codec))
+    with pytest.raises(InputError, match=f"not UTF-8: line 1, byte 0 .* iconv -f {name} -t UTF-8"):
+        lines_of(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "name, start, what",
+    [
+        ("a.zip", b"PK\3\4rest", "unzip"),
+        ("a.txt.zst", b"\x28\xb5\x2f\xfdrest", "zstd -d"),
+        ("a", b"7z\xbc\xaf\x27\x1crest", "7z x"),
+        ("a.rar", b"Rar!\x1a\x07rest", "unrar x"),
+        ("a.lz4", b"\x04\x22\x4d\x18rest", "lz4 -d"),
+    ],
+)
+def test_packed_in_another_way_is_named_with_what_unpacks_it(tmp_path, name, start, what):
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(InputError, match=f"{name}: a packed file; unpack it first: {what} .*{name}"):
+        lines_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+def test_damaged_packed_files_and_archives_are_named(tmp_path, ending):
+    whole, path = PACK[ending]("好的\n".encode() * 5000), tmp_path / f"a{ending}"
+    for data in (whole[:-9], whole[:20], b"not packed", whole[:30] + b"\xff" * 9 + whole[39:]):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=f"a{ending}: a damaged packed file"):
+            lines_of(path)
+    with io.BytesIO() as archive:
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("text"), io.BytesIO(b""))
+        path.write_bytes(PACK[ending](archive.getvalue()))
+    with pytest.raises(InputError, match="an archive of files; unpack it first: tar -xf"):
+        lines_of(path)
+
+
+def test_what_exists_is_taken_literally(tmp_path):
+    for name in ("x[1].txt", "x1.txt", "x?.txt", "x*.txt", "[]"):
+        (tmp_path / name).write_text(name + "\n", encoding="utf-8")
+    for name in ("x[1].txt", "x?.txt", "x*.txt", "[]"):
+        assert find_files(str(tmp_path / name)) == [tmp_path / name]
+    assert len(find_files(str(tmp_path / "x*"))) == 4
+    assert find_files(str(tmp_path / "x[1-9].*")) == [tmp_path / "x1.txt"]
+    (tmp_path / "d[1]").mkdir()
+    (tmp_path / "d[1]" / "a").write_text("字", encoding="utf-8")
+    assert find_files(tmp_path / "d[1]") == [tmp_path / "d[1]" / "a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_read_whole_and_refused_where_it_may_be_read_again(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="a pipe or a device"):
+        find_files(path)
+    writer = threading.Thread(target=path.write_bytes, args=(gzip.compress("一\n二\n".encode()),))
+    writer.start()
+    assert lines_of(path) == ["一", "二"]
+    writer.join()
+
+
+def test_a_closed_standard_input_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        next(read_stdin())

@@ -5,6 +5,7 @@ The models are in the source package `LAC` 2.1.2, which pip gets; without it the
 
 import json
 import shutil
+import subprocess
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -232,6 +233,14 @@ def test_two_processes_that_fill_the_cache_get_the_package_once(tmp_path, monkey
         folders = list(pool.map(lambda _: release.fetch(), range(2)))
     assert len(calls) == 1 and folders[0] == folders[1] and len(list(folders[0].iterdir())) == 3
     assert [entry.name for entry in folders[0].parent.iterdir()] == [folders[0].name]
+
+
+def test_what_pip_says_first_is_handed_on(tmp_path, monkeypatch):
+    output = "Building\n  WARNING: Building wheel for x failed: no room\n  ERROR: y\nnote: This error is not ours."
+    ended = subprocess.CompletedProcess([], 1, stdout=output)
+    monkeypatch.setattr(release.subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(InputError, match="get LAC==2.1.2: WARNING: Building wheel for x failed: no room; give"):
+        release._download(str(tmp_path))
 
 
 def train_on(model, folder, lines, *flags):

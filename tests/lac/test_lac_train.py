@@ -418,6 +418,24 @@ def test_every_word_is_given_out_whatever_the_tags():
     assert join(Tagged(tokens, words_begin(tags), None))[:2] == (["大桥", "的", "上", "下"], ["n", "O", "f", "v"])
 
 
+def test_a_long_text_is_tagged_in_pieces_that_end_with_sentences(trained, monkeypatch):
+    model, sizes = tagging.load(trained), []
+    text = "上海的房价平稳。北京下雨了，" * 30
+    decode, whole = tagging.predict_ids, tagging.tag_lines(model, [text, "", "上海"])
+
+    def predict_ids(model, encoded, *more):
+        sizes.extend(encoded.lengths.tolist())
+        return decode(model, encoded, *more)
+
+    monkeypatch.setattr(tagging, "predict_ids", predict_ids)
+    monkeypatch.setattr(tagging, "LONGEST_ELMO_TEXT", 50)
+    cut = tagging.tag_lines(model, [text, "", "上海"])
+    assert max(sizes) <= 50 and len(sizes) > 6
+    assert ["".join(words) for words, _ in cut] == [text, "", "上海"] and cut[1:] == whole[1:]
+    ends = [piece[-1] for piece in tagging.pieces_of(model, [token for token in text])]
+    assert set(ends[:-1]) == {"。"} and tagging.pieces_of(model, []) == []
+
+
 def test_ten_thousand_words_are_tagged_in_bounded_memory(trained):
     script = f"""if 1:
         import elmo_chinese, resource

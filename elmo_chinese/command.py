@@ -1,0 +1,77 @@
+"""How a command ends: its work done, or with one line that says what is wrong and a code that is not 0."""
+
+import contextlib
+import os
+import sys
+from typing import Iterator, NoReturn
+
+
+class UserError(Exception):
+    """What a command ends with instead of a traceback; the message says what is wrong, where, and what to do."""
+
+
+def fail(error: object) -> NoReturn:
+    """End the program with a message instead of a traceback."""
+    try:
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told but by the code
+        _to_nowhere(2)
+    sys.exit(1)
+
+
+@contextlib.contextmanager
+def command(output: str = "", stopped: str = "interrupted", prints_result: bool = False) -> Iterator[None]:
+    """Run a command in this block; whatever a user, a disk or a terminal may do to it ends it with one line.
+
+    Args:
+        output: what is written, for failures that do not say where. stopped: what to say on Ctrl-C.
+        prints_result: what is made goes to standard output: whoever reads it may leave early, and without it there is
+            nothing to do. Else only messages go there; without them the work is done all the same (`drop_messages`).
+    """
+    if prints_result and sys.stdout is None:
+        fail("standard output is closed, and the result would go there")
+    _fill_closed_streams()
+    before = os.fstat(1)
+    try:
+        yield
+        sys.stdout.flush()
+    except UserError as error:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()  # what was printed stands before the message
+        fail(error)
+    except ImportError as error:
+        fail(f"{error.name} is not installed; pip install -r requirements-cpu.txt")
+    except KeyboardInterrupt:
+        fail(stopped)
+    except OSError as error:
+        if error.filename or not prints_result:
+            where = error.filename or output
+            fail(f"cannot write {where}: {error.strerror or error}" if where else error)
+        drop_messages()  # what is not yet written, or Python would complain on its way out
+        if not isinstance(error, BrokenPipeError):
+            fail(f"cannot write to standard output: {error.strerror or error}")
+    if not prints_result and not os.path.samestat(os.fstat(1), before):
+        fail("the work is done, but its messages could not all be written to standard output")
+
+
+def drop_messages() -> None:
+    """Send what is printed from here on nowhere: standard output cannot be written, which must not cost the work."""
+    _to_nowhere(1)
+
+
+def _to_nowhere(number: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def _fill_closed_streams() -> None:
+    """Open what the caller closed (`>&-`) on nothing, or the next file that is opened would get what is printed."""
+    while True:
+        number = os.open(os.devnull, os.O_RDWR)
+        if number > 2:
+            os.close(number)
+            break
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
