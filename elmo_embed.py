@@ -431,6 +431,11 @@ def report_start(options, encoder, text, device) -> None:
         f"text        {text.lines:,} lines ({text.empty:,} empty), {text.words:,} words, "
         f"{text.unknown:,} of them <UNK> ({100 * text.unknown / max(1, text.words):.2f} %)"
     )
+    if text.unknown > 0.5 * text.words:
+        say(
+            "warning: most words are <UNK>: is the text cut into words (--segment does it), and is the vocabulary one "
+            "of such text?"
+        )
     say(f"output      about {size_text(expected)}: [{one}] of {options.dtype} a line")
     free = shutil.disk_usage(Path(options.output).parent).free
     if expected > free:

@@ -330,6 +330,8 @@ def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, se
 def vocabulary(options) -> None:
     """The `vocabulary` command."""
     words, covered = Vocabulary.build(options.input, options.min_count, options.max_size)
+    if len(words) == 3:
+        raise InputError(f"no word stands --min_count {options.min_count} times or more in --input; lower it")
     path = Path(options.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(word + "\n" for word in words))

@@ -13,6 +13,8 @@ stays empty.
     json    `{"words": ["上海", "的", …], "tags": ["ns", "u", …]}`; the words joined up are the line to the
             character, white space too; in mode rank with "weights"
 
+White space at the ends of a line is not shown to the model, whose answers it would change; its tag in json is "".
+
 A line is cut into tokens by the model's dictionary; they are tagged, and those that belong together are joined. A model
 trained here never tags white space, and no word goes on across it; a token tagged O is given out with that tag.
 """
@@ -50,6 +52,16 @@ def as_json(found: Words, mode: str) -> str:
     return json.dumps({name: record[name] for name in wanted}, ensure_ascii=False)
 
 
+def with_ends(line: str, found: Words) -> Words:
+    """Return a line's words, found without the white space at its ends; each blank there is a word without a tag."""
+    start, end = line[: len(line) - len(line.lstrip())], line[len(line.rstrip()) :] if line.strip() else ""
+    words, tags, weights = found
+    before, after = list(start), list(end)
+    if weights is not None:
+        weights = [0] * len(before) + weights + [0] * len(after)
+    return Words(before + words + after, [""] * len(before) + tags + [""] * len(after), weights)
+
+
 def input_lines(paths: Sequence[str]) -> Iterator[str]:
     """Yield the lines of files, of standard input if there are none."""
     for blocks in map(read_lines, find_files(paths)) if paths else [read_stdin()]:
@@ -64,8 +76,8 @@ def predict(lac: LAC, lines: Iterable[str], form: str) -> Iterator[str]:
         some = list(itertools.islice(lines, LINES_AT_A_TIME))
         if not some:
             return
-        for found in lac.tag(some):
-            yield write(found, lac.mode)
+        for line, found in zip(some, lac.tag([line.strip() for line in some])):
+            yield write(with_ends(line, found), lac.mode)
 
 
 def main(arguments=None):

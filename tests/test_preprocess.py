@@ -266,12 +266,15 @@ def test_vocabulary_command(raw, tmp_path, capsys):
         (["sentences", "--input", "RAW/empty", "--output", "OUT"], "no text in the 1 files"),
         (["sentences", "--input", "RAW", "--output", "OUT", "--shard_size", "0"], "must be a size such as 100MB"),
         (["sentences", "--input", "RAW", "--output", "OUT", "--dev_fraction", "1"], "below 1, got '1'"),
+        (["vocabulary", "--input", "RAW/blank", "--output", "OUT"], "no word stands --min_count 2 times"),
+        (["sentences", "--input", "RAW/blank", "--output", "OUT"], "no text in the 1 files"),
         (["vocabulary", "--input", "RAW/gbk", "--output", "OUT"], "gbk: not UTF-8: line 1, byte 0"),
     ],
 )
 def test_bad_input_is_a_clear_error(raw, tmp_path, capsys, arguments, message):
     (raw / "gbk").write_bytes("中文".encode("gb18030"))
     (raw / "empty").write_bytes(b"")
+    (raw / "blank").write_bytes(b" \n\n")
     arguments = [a.replace("RAW", str(raw)).replace("OUT", str(tmp_path / "out")) for a in arguments]
     with pytest.raises(SystemExit) as stopped:
         preprocess.main(arguments)

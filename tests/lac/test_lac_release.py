@@ -4,6 +4,7 @@ The models are in the source package `LAC` 2.1.2, which pip gets; without it the
 """
 
 import json
+import random
 import shutil
 import subprocess
 import tarfile
@@ -22,7 +23,7 @@ import pytest
 from conftest import ROOT, largest_difference, run_python
 
 from bilm import ElmoEncoder
-from lac import LAC, custom, export, release, train
+from lac import LAC, custom, export, predict, release, train
 from lac.lines import Line, parse_line
 from lac.scores import Span, all_spans
 from lac.words import Tagged, characters, join
@@ -142,6 +143,24 @@ def test_words_start_at_b_and_s_and_take_the_last_type_and_the_largest_weight():
 def test_answers_are_the_same_without_cpp(models, mode, monkeypatch):
     monkeypatch.setattr(kernels, "library", lambda: None)
     assert LAC(str(models), mode).run([one["text"] for one in OFFICIAL]) == EXPECTED[mode]
+
+
+@pytest.mark.parametrize("mode", release.MODES)
+def test_random_white_space_and_line_ends_around_lines_change_no_answer(lac, tmp_path, mode):
+    draw, texts = random.Random(0), [one["text"].strip() for one in OFFICIAL]
+    expected = list(predict.predict(lac[mode], texts, "text"))
+    for _ in range(5):
+        blanks = [
+            "".join(draw.choices(" \t\u3000\xa0\x0b", k=draw.choice([0, 0, 1, 3]))) for _ in range(2 * len(texts))
+        ]
+        lines = [start + text + end for start, text, end in zip(blanks[::2], texts, blanks[1::2])]
+        content = "".join(line + draw.choice(["\n", "\r\n"]) for line in lines)
+        (tmp_path / "lines").write_bytes(draw.choice(["", "\ufeff"]).encode() + content.encode())
+        assert list(predict.predict(lac[mode], predict.input_lines([tmp_path / "lines"]), "text")) == expected
+        records = map(json.loads, predict.predict(lac[mode], predict.input_lines([tmp_path / "lines"]), "json"))
+        for line, record in zip(lines, records):
+            assert "".join(record["words"]) == line
+            assert {len(column) for column in record.values()} == {len(record["words"])}
 
 
 def test_from_the_command_line(models):

@@ -421,17 +421,17 @@ def test_every_word_is_given_out_whatever_the_tags():
 def test_a_long_text_is_tagged_in_pieces_that_end_with_sentences(trained, monkeypatch):
     model, sizes = tagging.load(trained), []
     text = "上海的房价平稳。北京下雨了，" * 30
-    decode, whole = tagging.predict_ids, tagging.tag_lines(model, [text, "", "上海"])
+    decode, whole = tagging.predict_ids, list(map(join, tag_tokens(model, [text, "", "上海"])))
 
     def predict_ids(model, encoded, *more):
         sizes.extend(encoded.lengths.tolist())
         return decode(model, encoded, *more)
 
-    monkeypatch.setattr(tagging, "predict_ids", predict_ids)
+    monkeypatch.setattr("lac.words.predict_ids", predict_ids)
     monkeypatch.setattr(tagging, "LONGEST_ELMO_TEXT", 50)
-    cut = tagging.tag_lines(model, [text, "", "上海"])
+    cut = list(map(join, tag_tokens(model, [text, "", "上海"])))
     assert max(sizes) <= 50 and len(sizes) > 6
-    assert ["".join(words) for words, _ in cut] == [text, "", "上海"] and cut[1:] == whole[1:]
+    assert ["".join(found.words) for found in cut] == [text, "", "上海"] and cut[1:] == whole[1:]
     ends = [piece[-1] for piece in tagging.pieces_of(model, [token for token in text])]
     assert set(ends[:-1]) == {"。"} and tagging.pieces_of(model, []) == []
 
