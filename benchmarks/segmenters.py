@@ -1,7 +1,7 @@
 """How well and fast others cut the same text: python benchmarks/segmenters.py [--work runs/transfer]
 
-After `benchmarks/transfer.sh`: its test lines through what is installed of jieba, snownlp and thulac (`pip install` each
-by name), the released LAC, and the taggers of that benchmark. spacy-pkuseg, LTP, HanLP and others are left out because
+After `benchmarks/transfer.sh`: its test lines through what is installed of jieba, snownlp and thulac (`pip install`
+each by name), the released LAC, and the taggers of that benchmark. spacy-pkuseg, LTP, HanLP and others are left out:
 they download a model at run time. Prints a Markdown table: F1 of segmentation, and of words with their part of speech
 where the tags are those of the corpus; sentences a second of one process with one thread.
 """

@@ -119,6 +119,9 @@ def parse_tagged(line: str) -> Words:
     if len(fields) not in (2, 3):
         raise ValueError(f"expected `words<TAB>tags`, found {len(fields)} fields: {line[:60]!r}")
     tokens, tags = fields[0].split(), fields[1].split()
+    typed = next((tag for tag in tags if "/" in tag), None)
+    if typed:
+        raise ValueError(f"expected tags after the tab, found {typed!r}; put each sentence on a line of its own")
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} words, but {len(tags)} tags: {line[:60]!r}")
     if not tokens:

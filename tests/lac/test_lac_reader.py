@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, ROOT
 
-from lac.lines import Line, check_gold, read_gold
+from lac.lines import Line, check_gold, parse_line, read_gold
 from lac.reader import (
     Sentence,
     batches_by_length,
@@ -149,3 +149,10 @@ def test_batches_keep_to_a_budget_of_tokens():
     lengths = np.array([3, 1, 30, 4, 2, 4])
     assert [batch.tolist() for batch in batches_by_length(lengths, 8, 9)] == [[1, 4], [0, 3], [5], [2]]
     assert [batch.tolist() for batch in batches_by_length(lengths, 99, 2)] == [[1, 4], [0, 3], [5, 2]]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize("line", ["上海/ns 的/u\t房价/n 平稳/v", "上海/ns\t房价/n\t平稳/v"])
+def test_several_sentences_on_a_line_are_not_taken_for_tags(line, typed):
+    with pytest.raises(ValueError, match="expected tags after the tab, found '房价/n'; put each sentence"):
+        parse_line(line, typed)
