@@ -265,7 +265,9 @@ class ScalarMix(nn.Layer):
         self.ELMo_gamma = self.create_parameter([1], default_initializer=one)
 
     def forward(self, layers: List[paddle.Tensor]) -> paddle.Tensor:
-        """Return the mix of tensors of one shape."""
+        """Return the mix of tensors of one shape; ValueError if they are not as many as it was made for."""
+        if len(layers) != self.ELMo_w.shape[0]:
+            raise ValueError(f"this mixes {self.ELMo_w.shape[0]} layers, but got {len(layers)}")
         weights = F.softmax(self.ELMo_w)
         return self.ELMo_gamma * paddle.add_n([layer * weight for layer, weight in zip(layers, weights)])
 

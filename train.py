@@ -40,8 +40,9 @@ from reader import BidirectionalReader
 INFO = {
     **{"step": int, "flags": dict, "optim": str, "rows": int, "vocabulary_sha256": str, "vocabulary_size": int},
     **{"progress/step": int, "progress/best": (float, type(None)), "progress/losses": float},
-    "progress/steps_since_log": int,
+    **{"progress/steps_since_log": int, "progress/tokens": int},
 }
+OLD_NAMES = {"rprop": "rmsprop"}  # of optimizers
 LOOKED_AT = 100_000  # words of the text, to tell whether the vocabulary is one of it
 
 
@@ -157,9 +158,10 @@ def gather_states(states):
     return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
 
 
-def report_start(run, device, found, step):
+def report_start(run, device, found, progress):
     """Print what is about to be trained, on what, and for how long."""
-    options = run.options
+    options, step = run.options, progress["step"]
+    end = progress["tokens"] + (run.total_steps - step) * run.words_per_step
     parameters = sum(parameter.size for parameter in run.lm.parameters())
     # Value, gradient and optimizer state of each parameter, and what the backward pass keeps of a step.
     copies = 4 if options.optim == "adam" else 3
@@ -173,7 +175,7 @@ def report_start(run, device, found, step):
     softmax = f"sampled, {options.n_negative_samples_batch} negatives" if options.sample_softmax else "full"
     reader = run.train_reader
     if found:
-        place = f"epoch {run.epoch(step):.2f}, file {int(found.state['position'][1]) + 1}"
+        place = f"epoch {run.epoch(progress['tokens']):.2f}, file {int(found.state['position'][1]) + 1}"
         say(f"going on from {found.path}: step {step}, {place}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {kernels.describe()})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
@@ -191,12 +193,12 @@ def report_start(run, device, found, step):
         )
     say(
         f"steps       {step} → {run.total_steps} of {reader.rows} rows × {options.num_steps} words "
-        f"({run.epoch(run.total_steps):.2f} epochs), seed {options.random_seed}"
+        f"({run.epoch(end):.2f} epochs), seed {options.random_seed}"
     )
 
 
-def count_steps(options, train_reader):
-    """Return the number of steps of the run, from counted words."""
+def count_steps(options, train_reader, progress):
+    """Return the number of the last step, from the words that are counted and those that were trained on already."""
     tokens = train_reader.tokens_per_epoch
     if tokens < train_reader.rows * options.num_steps:
         raise OptionError(
@@ -207,7 +209,9 @@ def count_steps(options, train_reader):
         if abs(options.all_train_tokens - tokens) > 0.01 * tokens:
             say(f"warning: --all_train_tokens {options.all_train_tokens}, but {tokens} words were counted")
         tokens = options.all_train_tokens
-    return max(1, math.ceil(options.max_epoch * tokens / (train_reader.rows * options.num_steps)))
+    left = math.ceil(options.max_epoch * tokens) - progress["tokens"]
+    steps = -(-left // (train_reader.rows * options.num_steps))
+    return progress["step"] + max(steps, 0 if progress["step"] else 1)
 
 
 def checkpoint_to_resume(options, given):
@@ -218,13 +222,33 @@ def checkpoint_to_resume(options, given):
     if found:
         if "tags" in found.info:
             raise CheckpointError(f"{found.path} is a tagger of lac.train, not a language model")
+        add_what_older_ones_lack(found)
         checkpoint.check_info(found, INFO)
-        found.info["flags"].setdefault("reset_states", 0.0)  # it was so before there was the flag
         session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
-        passes = dist.get_world_size() * options.accumulate
-        if "batch_size" not in given and found.info["rows"] % passes == 0:
-            options.batch_size = found.info["rows"] // passes
+        keep_rows(options, given, found)
     return found
+
+
+def add_what_older_ones_lack(found):
+    """Fill in what checkpoints of earlier versions do not say, as it was then."""
+    flags, progress = found.info.get("flags"), found.info.get("progress")
+    if isinstance(flags, dict):
+        flags.setdefault("reset_states", 0.0)
+    if isinstance(progress, dict):
+        progress.setdefault("tokens", found.info.get("tokens"))
+
+
+def keep_rows(options, given, found):
+    """Choose the batch size and the passes that were not given so that a step has as many rows as before."""
+    rows, processes = found.info["rows"], dist.get_world_size()
+    if "accumulate" not in given:
+        known = "batch_size" in given
+        passes = rows // (processes * options.batch_size) if known else found.info["flags"].get("accumulate", 1)
+        if passes and rows % (processes * passes) == 0:
+            options.accumulate = passes
+    passes = processes * options.accumulate
+    if "batch_size" not in given and rows % passes == 0:
+        options.batch_size = rows // passes
 
 
 def load_vocabulary(options, found):
@@ -305,8 +329,8 @@ class Run(NamedTuple):
     def words_per_step(self):
         return self.train_reader.rows * self.options.num_steps
 
-    def epoch(self, step):
-        return step * self.words_per_step / self.train_reader.tokens_per_epoch
+    def epoch(self, tokens):
+        return tokens / self.train_reader.tokens_per_epoch
 
 
 def set_up(options, given):
@@ -315,20 +339,20 @@ def set_up(options, given):
     found = checkpoint_to_resume(options, given)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
-    total_steps = count_steps(options, train_reader)
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
     # What the loop carries from step to step, besides parameters and optimizer.
-    progress, states = {"step": 0, "best": None, "losses": 0.0, "steps_since_log": 0}, None
+    progress, states = {"step": 0, "tokens": 0, "best": None, "losses": 0.0, "steps_since_log": 0}, None
     if options.load_pretraining_params:
         init_pretraining_params(None, options.load_pretraining_params, lm)
     if found:
         progress, states = resume(found, lm, optimizer, train_reader, options)
+    total_steps = count_steps(options, train_reader, progress)
     model = data_parallel(lm) if dist.get_world_size() > 1 else lm
     log = open_log(options, vocabulary, train_reader.rows, progress["step"]) if dist.get_rank() == 0 else None
     run = Run(options, vocabulary, lm, model, optimizer, train_reader, dev_reader, total_steps, log)
     if log:
-        report_start(run, device, found, progress["step"])
+        report_start(run, device, found, progress)
     return run, progress, states
 
 
@@ -344,7 +368,7 @@ def open_log(options, vocabulary, rows, step):
 
 def resume(found, lm, optimizer, train_reader, options):
     """Put everything back to where a checkpoint was; return what the loop carries."""
-    if found.info["optim"] != options.optim:
+    if OLD_NAMES.get(found.info["optim"], found.info["optim"]) != OLD_NAMES.get(options.optim, options.optim):
         raise OptionError(f"--optim is {options.optim}, but the checkpoint's is {found.info['optim']}; leave it out")
     train_reader.load_state_dict(found.state)
     where, layers, rows = found.path, 2 * options.num_layers, train_reader.rows
@@ -366,7 +390,7 @@ def save_checkpoint(run, progress, states, dev):
     if dist.get_rank() == 0:
         info = {
             "step": progress["step"],
-            "tokens": progress["step"] * run.words_per_step,
+            "tokens": progress["tokens"],
             "progress": progress,
             "dev": dev,
             "model": run.lm.lstm.config,
@@ -392,7 +416,7 @@ def log_training(run, progress, states, norm, clock):
     progress["losses"], progress["steps_since_log"] = 0.0, 0
     sampled = run.options.sample_softmax
     figures = {
-        "epoch": run.epoch(step),
+        "epoch": run.epoch(progress["tokens"]),
         **({"sampled_loss": mean} if sampled else {"loss": mean, "perplexity": perplexity(mean)}),
         "grad_norm": norm,
         "cells_at_clip": cells_at_clip(states, run.options.cell_clip),
@@ -408,7 +432,7 @@ def log_evaluation(run, progress, states):
     """Evaluate, write the figures; return them, and whether they are the best so far."""
     dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown)
     dev["zero_state_ratio"] = zero_state_ratio(run.model, run.dev_reader, states)
-    best = progress["best"] is None or dev["perplexity"] < progress["best"]
+    best = dev["perplexity"] < (math.inf if progress["best"] is None else progress["best"])  # NaN is never the best
     if best:
         progress["best"] = dev["perplexity"]
     if run.log:
@@ -444,6 +468,7 @@ def train(run, progress, states):
                     "go on from one of them with a lower --learning_rate"
                 )
         progress["step"] = step
+        progress["tokens"] += run.words_per_step
         progress["losses"] += loss
         progress["steps_since_log"] += 1
         last = step == run.total_steps

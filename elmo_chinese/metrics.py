@@ -209,8 +209,8 @@ def _print(text: str) -> None:
 
 
 def perplexity(nats):
-    """Return exp of a mean loss; infinite where that is beyond a float."""
-    return math.exp(nats) if nats < 700 else math.inf
+    """Return exp of a mean loss; infinite where that is beyond a float, NaN of NaN."""
+    return math.inf if nats >= 700 else math.exp(nats)
 
 
 def describe(dev):

@@ -55,6 +55,12 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    if whole_number(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2^63, got {text!r}")
+    return int(text)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -109,7 +115,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
     flag("--all_train_tokens", positive_int, None, "override the counted words of one epoch; sets the number of steps")
     flag("--shuffle", boolean, False, "draw the order of files and sentences anew each epoch", **switch)
-    flag("--random_seed", whole_number, 0, "seed of initial weights, shuffling, dropout and negative samples")
+    flag("--random_seed", seed, 0, "seed of initial weights, shuffling, dropout and negative samples")
 
     flag = group("network (a checkpoint fits only the same)")
     flag("--embed_size", positive_int, 512, "size of word embedding and LSTM projection")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from elmo_chinese.options import Parser, boolean, positive, positive_int, share, whole_number
+from elmo_chinese.options import Parser, boolean, positive, positive_int, seed, share, whole_number
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
@@ -62,7 +62,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines")
     flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up")
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
-    flag("--random_seed", whole_number, 0, "seed of initial weights, order of the lines, and dropout")
+    flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout")
 
     flag = group("ELMo")
     flag(

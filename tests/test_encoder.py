@@ -10,7 +10,7 @@ import pytest
 from conftest import GOLDEN, largest_difference
 
 import bilm
-from bilm import BiLM, ElmoEncoder, elmo_encoder, init_pretraining_params, load_encoder
+from bilm import BiLM, ElmoEncoder, ScalarMix, elmo_encoder, init_pretraining_params, load_encoder
 
 LAC = GOLDEN / "lac_small"
 
@@ -52,6 +52,11 @@ def test_layers_equal_the_language_models_states_in_sentence_order(encoder):
     for layer, name in zip(layers, ["x_emb", "ori1", "ori2"]):
         assert largest_difference(layer[:, :8], golden[f"fw_{name}"]) < 1e-5
         assert largest_difference(layer[:, 8:], golden[f"bw_{name}_sentence_order"]) < 1e-5
+
+
+def test_a_mix_of_other_layers_than_it_was_made_for_is_refused():
+    with pytest.raises(ValueError, match="this mixes 3 layers, but got 2"):
+        ScalarMix(3)([paddle.ones([2, 4]), paddle.ones([2, 4])])
 
 
 def test_the_mix_equals_numpy(encoder):

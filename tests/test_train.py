@@ -419,6 +419,11 @@ BAD_INPUTS = {
     "unknown flag": ("--hiden_size", "3", "unrecognized arguments: --hiden_size 3"),
     "zero": ("--hidden_size", "0", "--hidden_size: must be a whole number of at least 1, got '0'"),
     "negative": ("--batch_size", "-4", "--batch_size: must be a whole number of at least 1, got '-4'"),
+    "seed beyond int64": (
+        "--random_seed",
+        str(2**63),
+        "--random_seed: must be below 2\\^63, got '9223372",
+    ),
     "no number": ("--learning_rate", "fast", "--learning_rate: must be a number, got 'fast'"),
     "dropout": ("--dropout", "1", "--dropout: must be at least 0 and below 1"),
     "optimizer": ("--optim", "magic", "invalid choice: 'magic'"),
@@ -459,6 +464,7 @@ def finished(small, tmp_path):
         (["--load_dir", "auto", "--hidden_size", "16"], "--hidden_size is 16, but the checkpoint's is 12"),
         (["--load_dir", "auto", "--optim", "adam"], "--optim is adam, but the checkpoint's is adagrad"),
         (["--load_dir", "auto", "--batch_size", "6"], "global batch of 8 rows, now it is 6"),
+        (["--load_dir", "auto", "--accumulate", "2", "--batch_size", "8"], "global batch of 8 rows, now it is 16"),
         (["--load_dir", "auto", "--random_seed", "12"], "shuffle and seed were"),
         (["--load_dir", "auto", "--train_path", str(LM / "dev.txt")], "training text or the vocabulary is not the one"),
         (["--load_dir", "auto", "--load_pretraining_params", "x"], "give one of them"),
@@ -473,6 +479,43 @@ def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, mess
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and re.search(message, error) and "Traceback" not in error
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_passes_over_the_text_are_counted_in_words(finished, capsys):
+    run, folder = finished
+    train.main([*run, "--load_dir", "auto", "--num_steps", "10", "--max_epoch", "2"])
+    info = checkpoint.load_newest(folder)[0].info
+    words = int(re.search("([0-9,]+) words an epoch", capsys.readouterr().out)[1].replace(",", ""))
+    assert info["step"] > 8 and 2 * words <= info["tokens"] < 2 * words + 80
+    assert info["tokens"] == 320 + (info["step"] - 8) * 80
+    last = [record for record in read_metrics(folder / "log" / "metrics.jsonl") if record["kind"] == "train"][-1]
+    assert last["epoch"] == info["tokens"] / words
+
+
+@pytest.mark.parametrize(
+    "flags, batch_size, accumulate",
+    [([], 4, 2), (["--batch_size", "2"], 2, 4), (["--accumulate", "1"], 8, 1), (["--batch_size", "8"], 8, 1)],
+)
+def test_a_step_keeps_its_rows(small, tmp_path, flags, batch_size, accumulate):
+    run = [*small, "--para_save_dir", str(tmp_path / "run"), "--load_dir", "auto", "--max_epoch"]
+    train.main([*run, "0.5", "--batch_size", "4", "--accumulate", "2"])
+    train.main([*run, "1", *flags])
+    flags = checkpoint.load_newest(tmp_path / "run")[0].info["flags"]
+    assert (flags["batch_size"], flags["accumulate"]) == (batch_size, accumulate)
+
+
+def test_a_checkpoint_of_before_there_was_a_count_of_words(finished):
+    folder = finished[1] / "step_00000008"
+    found = checkpoint.load(folder)
+    del found.info["progress"]["tokens"], found.info["flags"]["reset_states"]
+    train.add_what_older_ones_lack(found)
+    assert found.info["progress"]["tokens"] == 320 and found.info["flags"]["reset_states"] == 0
+
+
+def test_rprop_and_rmsprop_are_one_optimizer(small, tmp_path):
+    run = [*small, "--para_save_dir", str(tmp_path / "run"), "--load_dir", "auto", "--batch_size", "8"]
+    train.main([*run, "--max_epoch", "0.5", "--optim", "rprop"])
+    train.main([*run, "--max_epoch", "1", "--optim", "rmsprop"])
 
 
 def test_another_vocabulary_than_the_checkpoints_is_named(finished, tmp_path, capsys):

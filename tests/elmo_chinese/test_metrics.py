@@ -1,14 +1,21 @@
 """elmo_chinese/metrics.py: records that are read back, and what is said when they cannot be."""
 
+import math
 import os
 import subprocess
 import sys
 
 from elmo_chinese.checkpoint import CheckpointError
-from elmo_chinese.metrics import MetricsLog, read_metrics
+from elmo_chinese.metrics import MetricsLog, perplexity, read_metrics
 
 import pytest
 from conftest import ROOT
+
+
+def test_perplexity_of_what_is_no_number_is_none():
+    assert (
+        math.isnan(perplexity(math.nan)) and perplexity(1e9) == math.inf and perplexity(math.log(7)) == pytest.approx(7)
+    )
 
 
 def test_a_log_goes_on_without_what_came_after(tmp_path):

@@ -306,6 +306,7 @@ BAD_INPUTS = {
     "unwritable": ("--model_save_dir", "HERE/file/run", "cannot write to .*run: .*; choose another --model_save_dir"),
     "no checkpoint": ("--load_dir", "nowhere", "nowhere: no such checkpoint folder"),
     "unknown flag": ("--hiden", "3", "unrecognized arguments: --hiden 3"),
+    "seed beyond int64": ("--random_seed", str(2**63), "--random_seed: must be below 2"),
     "zero": ("--grnn_hidden_dim", "0", "--grnn_hidden_dim: must be a whole number of at least 1"),
     "no GPU": ("--use_gpu", "true", "Paddle sees no GPU"),
 }
