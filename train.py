@@ -11,6 +11,7 @@ Top to bottom: one step, evaluation, set-up, resuming, the loop.
 """
 
 import argparse
+import contextlib
 import math
 import os
 import shlex
@@ -72,14 +73,12 @@ def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_n
         inputs = [paddle.to_tensor(array[mine]) for array in batch]
         part_states = None if states is None else (states[0][:, mine], states[1][:, mine])
         part_random = random._replace(first_row=random.first_row + mine.start)
-        last = number == accumulate - 1 or not isinstance(model, paddle.DataParallel)
-        forward_losses, backward_losses, after = model(*inputs, part_states, part_random)
-        loss = (forward_losses.mean() + backward_losses.mean()) / (2 * accumulate)
-        if last:
+        # Gradients are averaged over processes once, with the last part; the forward pass arms that.
+        alone = number < accumulate - 1 and isinstance(model, paddle.DataParallel)
+        with model.no_sync() if alone else contextlib.nullcontext():
+            forward_losses, backward_losses, after = model(*inputs, part_states, part_random)
+            loss = (forward_losses.mean() + backward_losses.mean()) / (2 * accumulate)
             (loss * num_steps).backward()
-        else:
-            with model.no_sync():  # gradients are averaged over processes once, with the last part
-                (loss * num_steps).backward()
         total += float(loss)
         new_states.append(after)
     if isinstance(model, paddle.DataParallel):
@@ -450,6 +449,14 @@ def write_vectors(run):
     run.log.write_vectors(vocabulary.decode(ids), run.lm.lstm.embedding.numpy()[ids])
 
 
+def rate_of_step(run, progress):
+    """Return the learning rate of the next step: the same in every process and after a resume."""
+    if run.options.lr_schedule == "constant":
+        return run.options.learning_rate
+    left = (run.total_steps - progress["step"]) * run.words_per_step
+    return run.options.learning_rate * left / (progress["tokens"] + left)
+
+
 def train(run, progress, states):
     """The loop: step → log → evaluate → save, until the last step or until asked to stop."""
     options, request, clock = run.options, StopRequest(), StepClock()
@@ -459,6 +466,7 @@ def train(run, progress, states):
             step = progress["step"] + 1
             batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
             states = reset_rows(states, options.reset_states, random)
+            run.optimizer.set_lr(rate_of_step(run, progress))
             more = (options.accumulate, options.max_grad_norm, request.asked)
             try:
                 loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)

@@ -19,8 +19,8 @@ RETIRED = {
 SIZES = ("embed_size", "hidden_size", "num_layers", "proj_clip", "cell_clip")
 
 # What VisualDL compares runs by, besides the global batch and the vocabulary.
-HPARAMS = (*SIZES, "num_steps", "max_epoch", "optim", "learning_rate", "reset_states", "max_grad_norm", "dropout",
-           "sample_softmax", "n_negative_samples_batch", "shuffle", "random_seed")  # fmt: skip
+HPARAMS = (*SIZES, "num_steps", "max_epoch", "optim", "learning_rate", "lr_schedule", "reset_states", "max_grad_norm",
+           "dropout", "sample_softmax", "n_negative_samples_batch", "shuffle", "random_seed")  # fmt: skip
 
 # What a checkpoint has no say in.
 OWN = ("para_save_dir", "load_dir", "load_pretraining_params", "use_gpu", "cache_dir", "batch_size", "accumulate")
@@ -133,6 +133,8 @@ def make_parser(description: str) -> argparse.ArgumentParser:
          choices=["adagrad", "adam", "sgd", "rmsprop", "rprop"])  # fmt: skip
     flag("--learning_rate", positive, 0.2, "0.2 is adagrad's; on news adam did best with 0.002, rmsprop with 0.001 "
          "(docs/recipes.md)")  # fmt: skip
+    flag("--lr_schedule", str, "constant", "linear: the learning rate falls to zero over the run",
+         choices=["constant", "linear"])  # fmt: skip
     flag("--reset_states", share, 0.1, "each row starts a step from a zero LSTM state with this probability; "
          "0: never, as the original")  # fmt: skip
     flag("--max_grad_norm", positive, 10.0, "gradients are scaled down to this global norm")

@@ -163,6 +163,19 @@ def test_accumulating_equals_a_larger_batch(small, tmp_path):
     assert_close_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_linear_schedule_falls_to_zero_over_the_words_of_the_run(small, tmp_path):
+    run = [*small, "--batch_size", "8", "--para_save_dir", str(tmp_path), "--log_interval", "1", "--load_dir", "auto"]
+    run += ["--lr_schedule", "linear", "--learning_rate", "0.4"]
+    train.main([*run, "--max_epoch", "1"])
+    steps = last(tmp_path).info["step"]
+    rates = [record["learning_rate"] for record in figures(tmp_path) if record["kind"] == "train"]
+    assert rates == pytest.approx([0.4 * (1 - step / steps) for step in range(steps)])
+    train.main([*run, "--max_epoch", "2"])  # a longer run: its rate goes by all of its words
+    steps, so_far = last(tmp_path).info["step"], steps
+    rates = [record["learning_rate"] for record in figures(tmp_path) if record["kind"] == "train"]
+    assert rates[so_far:] == pytest.approx([0.4 * (1 - step / steps) for step in range(so_far, steps)])
+
+
 def assert_close_runs(first, second):
     """Same metrics and parameters but for rounding."""
     mine, theirs = figures(first), figures(second)
@@ -189,6 +202,7 @@ def test_two_processes_equal_one_and_can_be_resumed_by_one(small, tmp_path):
 def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, tmp_path, processes):
     def command(name):
         rows = ["--batch_size", 8 // processes, "--load_dir", "auto", "--para_save_dir", tmp_path / name]
+        rows += ["--lr_schedule", "linear"]
         return dict(arguments=[*small, *rows, "--max_epoch", "8"], processes=processes, log_dir=tmp_path / "launch")
 
     def go(name, **more):
