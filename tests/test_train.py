@@ -187,6 +187,23 @@ def assert_close_runs(first, second):
     assert all(largest_difference(a.model[name], b.model[name]) < 2e-4 for name in a.model)
 
 
+def test_gradients_of_several_parts_are_averaged_over_processes_once(golden_lm, monkeypatch):
+    """The reducer of `paddle.DataParallel` is armed in the forward pass, by `grad_need_sync`."""
+    armed = []
+
+    class Spy(paddle.DataParallel):
+        def forward(self, *inputs):
+            armed.append(self.grad_need_sync)
+            return super().forward(*inputs)
+
+    monkeypatch.setattr(train, "share_row_gradients", lambda parameters: None)
+    model, rng = Spy(golden_lm), np.random.default_rng(0)
+    optimizer = paddle.optimizer.SGD(0.0, parameters=golden_lm.parameters())
+    batch = [rng.integers(0, 60, (6, 4)) for _ in range(4)]
+    train.train_step(model, optimizer, batch, None, StepRandom(0, 1), accumulate=3)
+    assert armed == [False, False, True]
+
+
 def test_two_processes_equal_one_and_can_be_resumed_by_one(small, tmp_path):
     train.main([*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "one")])
     shared = [*small, "--batch_size", "4", "--para_save_dir", tmp_path / "two"]
