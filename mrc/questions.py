@@ -1,0 +1,373 @@
+"""From files of questions to groups: texts, and the questions asked of them.
+
+Two forms, told apart by looking at the file:
+
+DuReader    One JSON object a line, a question with several documents. Preprocessed lines have the words of everything
+            (`segmented_question`, `segmented_paragraphs`), the paragraph of each document that an answer is nearest
+            to (`most_related_para`), and the answer's place (`answer_docs`, `answer_spans`: words, both ends inside).
+            Raw lines have none of these: they are cut by jieba, and the place is looked for as Baidu did.
+SQuAD       One JSON object with `data[].paragraphs[].{context, qas[].{id, question, answers[].{text,
+            answer_start}}}` (CMRC 2018, DRCD).
+
+A document of several paragraphs is read as one of them: in training the one that holds or is nearest to an answer,
+otherwise the one that has most words of the question.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from elmo_chinese.text import InputError, find_files, read_lines
+
+from mrc.words import Text, best_span, cut, limit, most_related, nearest, recall, segmented, words_around
+
+MAX_DOCUMENTS = 5
+
+
+class Gold(NamedTuple):
+    """Where the answer is: the number of the passage, and its first and last word."""
+
+    passage: int
+    first: int
+    last: int
+
+
+class Question(NamedTuple):
+    """A question; `gold` is None where it is not needed or not known, `references` may be none."""
+
+    id: str
+    text: Text
+    gold: Optional[Gold]
+    references: List[str]
+
+
+class Group(NamedTuple):
+    """Passages, and the questions asked of all of them together.
+
+    `documents` are the numbers of the passages among those of the file.
+    """
+
+    passages: List[Text]
+    questions: List[Question]
+    documents: List[int]
+
+
+class Limits(NamedTuple):
+    """The most words of a passage, of a question, and of an answer."""
+
+    passage: int = 500
+    question: int = 60
+    answer: int = 200
+
+
+class Found(NamedTuple):
+    """What was read.
+
+    Attributes:
+        groups: those with a question that can be used.
+        problems: what is wrong with the questions and lines skipped, each with its place.
+        counts: of what is worth a remark, by what to say.
+    """
+
+    groups: List[Group]
+    problems: List[str]
+    counts: Counter
+
+
+# What is counted.
+CUT_PASSAGES = "passages cut at --max_passage_len"
+CUT_QUESTIONS = "questions cut at --max_question_len"
+LEFT_OUT = "questions left out: no answer among the words that are read"
+MOVED = "answers that do not stand where answer_start says, found by their text"
+UNEVEN = "answers that do not end where words do: trained on the fewest words around them"
+LONG = "answers longer than --max_answer_len: never given in full"
+MORE_DOCUMENTS = f"questions with more than {MAX_DOCUMENTS} documents: the rest is not read"
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def read(
+    paths: Sequence[str], limits: Limits = DEFAULT_LIMITS, to_train_on: bool = False, on_bad_line: str = "error"
+) -> Found:
+    """Read files of questions.
+
+    Args:
+        paths: see `find_files`.
+        to_train_on: find where the answers are; questions of which that is not known are left out.
+        on_bad_line: "error", or "skip" to leave out what cannot be used.
+
+    Raises:
+        InputError: naming file, line or question, and what is wrong. Or nothing in a file can be used.
+    """
+    found = Found([], [], Counter())
+    seen: Dict[str, None] = {}
+    for path in find_files(paths):
+        before = len(found.groups)
+
+        def bad(where: str, error: ValueError, path=path) -> None:
+            if on_bad_line == "error":
+                raise InputError(f"{path}: {where}: {error} (--on_bad_line skip leaves it out)")
+            found.problems.append(f"{path}: {where}: {error}")
+
+        how = (limits, to_train_on, found.counts, seen, bad)
+        found.groups.extend(_dureader(path, *how) if _is_dureader(path) else _squad(path, *how))
+        if len(found.groups) == before:
+            first = f"; the first problem: {found.problems[-1]}" if found.problems else ""
+            counted = "".join(f"; {number} {what}" for what, number in found.counts.items())
+            raise InputError(f"{path}: no usable question in it{first}{counted}")
+    return found
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return (line for block in read_lines(path) for line in block)
+
+
+def _is_dureader(path: Path) -> bool:
+    """Say whether the first line is an object that is not the whole of SQuAD's form."""
+    first = next((line for line in _lines(path) if line.strip()), "")
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        return '"documents"' in first or '"question_id"' in first
+    return isinstance(record, dict) and "data" not in record
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}")
+    except RecursionError:
+        raise ValueError("not JSON that can be read: nested too deep")
+
+
+def _get(record: Any, name: str, kind: type, default: Any = None) -> Any:
+    """Return what stands under a name, of a type; `ValueError` says what is wrong."""
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object with {name!r}, found {record!r:.60}")
+    value = record.get(name, default)
+    if kind is str and type(value) is int:  # numbers are ids, too
+        value = str(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name!r} is {'missing' if name not in record else f'{value!r:.60}'}")
+    if kind is str:
+        return _sound(value)
+    return value
+
+
+def _sound(text: Any) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"expected text, found {text!r:.60}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"half of a character (a lone surrogate) in {text!r:.60}")
+    return text
+
+
+def _strings(record: Any, name: str) -> List[str]:
+    return [_sound(text) for text in _get(record, name, list)]
+
+
+def _question_text(text: Text, limits: Limits, counts: Counter) -> Text:
+    if not text.words:
+        raise ValueError("the question is empty")
+    counts[CUT_QUESTIONS] += len(text.words) > limits.question
+    return limit(text, limits.question)
+
+
+def _new_id(record: Any, name: str, seen: Dict[str, None]) -> str:
+    found = _get(record, name, str)
+    if found in seen:
+        raise ValueError(f"there is a question {found!r} already")
+    seen[found] = None
+    return found
+
+
+# --- SQuAD's form ---
+
+
+def _squad(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
+    """Yield the groups of a file: a paragraph and its questions."""
+    try:
+        data = _get(_json("\n".join(_lines(path))), "data", list)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; expected one JSON object with data[].paragraphs[], or one of DuReader's "
+                         "a line")  # fmt: skip
+    number = 0
+    for article, entry in enumerate(data, start=1):
+        try:
+            paragraphs = _get(entry, "paragraphs", list)
+        except ValueError as error:
+            bad(f"article {article}", error)
+            continue
+        for paragraph in paragraphs:
+            number += 1
+            try:
+                passage = cut(_get(paragraph, "context", str))
+                entries = _get(paragraph, "qas", list)
+                if not passage.words:
+                    asked = ", ".join(str(qa.get("id")) for qa in entries if isinstance(qa, dict))
+                    raise ValueError(f"an empty context (of {asked or 'no question'})")
+            except ValueError as error:
+                bad(f"paragraph {number}", error)
+                continue
+            whole, passage = passage, limit(passage, limits.passage)
+            counts[CUT_PASSAGES] += passage is not whole
+            questions = []
+            for place, qa in enumerate(entries, start=1):
+                try:
+                    question = _squad_question(qa, passage, limits, to_train_on, counts, seen)
+                except ValueError as error:
+                    name = qa.get("id") if isinstance(qa, dict) else None
+                    bad(f"question {name}" if name else f"paragraph {number}, question {place}", error)
+                    continue
+                questions += [question] if question else []
+            if questions:
+                yield Group([passage], questions, [0])
+
+
+def _squad_question(qa, passage: Text, limits, to_train_on, counts, seen) -> Optional[Question]:
+    """Return a question, None if it is to be left out."""
+    name = _new_id(qa, "id", seen)
+    text = _question_text(cut(_get(qa, "question", str)), limits, counts)
+    answers = _get(qa, "answers", list, [])
+    references = [_get(answer, "text", str) for answer in answers]
+    if not to_train_on:
+        return Question(name, text, None, references)
+    if not any(reference.strip() for reference in references):
+        raise ValueError("no answer to train on")
+    wanted = references[0].strip()
+    given = _get(answers[0], "answer_start", int, -1)
+    given += len(references[0]) - len(references[0].lstrip())
+    start = nearest(passage.text, wanted, given)
+    if start < 0:
+        raise ValueError(f"the answer {wanted!r:.60} does not stand in its context")
+    counts[MOVED] += start != given
+    span = words_around(passage, start, start + len(wanted))
+    if span is None:
+        counts[LEFT_OUT] += 1
+        return None
+    counts[UNEVEN] += passage.piece(*span) != wanted
+    counts[LONG] += span[1] - span[0] >= limits.answer
+    return Question(name, text, Gold(0, *span), references)
+
+
+# --- DuReader's form ---
+
+
+def _dureader(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
+    """Yield the groups of a file: a question and its passages."""
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            group = _dureader_group(_json(line), limits, to_train_on, counts, seen)
+        except ValueError as error:
+            bad(f"line {number}", error)
+            continue
+        if group:
+            yield group
+
+
+def _paragraphs(document: Any) -> List[Text]:
+    """Return the paragraphs of a document with their words; they are cut here unless that was done before."""
+    raw = _strings(document, "paragraphs") if "paragraphs" in document else None
+    if "segmented_paragraphs" not in document:
+        return [cut(text) for text in _strings(document, "paragraphs")]
+    rows = _get(document, "segmented_paragraphs", list)
+    rows = [[_sound(word) for word in row] if isinstance(row, list) else _sound(row).split() for row in rows]
+    raw = raw if raw and len(raw) == len(rows) else [None] * len(rows)
+    return [segmented(words, text) for words, text in zip(rows, raw)]
+
+
+def _answer_words(record: Any, references: List[str]) -> List[List[str]]:
+    if "segmented_answers" in record:
+        return [[_sound(word) for word in words] for words in _get(record, "segmented_answers", list)]
+    return [cut(text).words for text in references]
+
+
+def _dureader_group(record, limits, to_train_on, counts, seen) -> Optional[Group]:
+    """Return a question and its passages, None if it is to be left out."""
+    name = _new_id(record, "question_id", seen)
+    if "segmented_question" in record:
+        text = segmented(_strings(record, "segmented_question"), _get(record, "question", str, ""))
+    else:
+        text = cut(_get(record, "question", str))
+    text = _question_text(text, limits, counts)
+    documents = _get(record, "documents", list)
+    counts[MORE_DOCUMENTS] += len(documents) > MAX_DOCUMENTS
+    there = []  # number of the document, its paragraphs
+    for number, document in enumerate(documents[:MAX_DOCUMENTS]):
+        paragraphs = _paragraphs(document)
+        if any(paragraph.words for paragraph in paragraphs):
+            there.append((number, paragraphs))
+    if not there:
+        raise ValueError(f"question {name}: {'no' if not documents else 'only empty'} documents")
+    references = _strings(record, "answers") if "answers" in record else []
+    if not to_train_on:
+        chosen = [(number, paragraphs[_best(paragraphs, text.words)]) for number, paragraphs in there]
+        return _group(chosen, Question(name, text, None, references), limits, counts)
+    if "answer_spans" in record:
+        chosen, span = _given_span(record, there, text.words)
+    else:
+        chosen, span = _found_span(documents, there, text.words, _answer_words(record, references), limits)
+    if span is None or span.last >= min(limits.passage, len(chosen[span.passage][1].words)):
+        counts[LEFT_OUT] += 1
+        return None
+    counts[LONG] += span.last - span.first >= limits.answer
+    return _group(chosen, Question(name, text, span, references), limits, counts)
+
+
+def _group(chosen: List[Tuple[int, Text]], question: Question, limits: Limits, counts: Counter) -> Group:
+    passages = [limit(text, limits.passage) for _, text in chosen]
+    counts[CUT_PASSAGES] += sum(text is not whole for text, (_, whole) in zip(passages, chosen))
+    return Group(passages, [question], [number for number, _ in chosen])
+
+
+def _best(paragraphs: List[Text], wanted: Sequence[str]) -> int:
+    """Return the number of the paragraph that has most of some words, never one without any."""
+    full = [number for number, paragraph in enumerate(paragraphs) if paragraph.words]
+    return full[most_related([paragraphs[number].words for number in full], wanted)]
+
+
+def _given_span(record, there, wanted) -> Tuple[List[Tuple[int, Text]], Optional[Gold]]:
+    """Return the paragraph of each document that the file names, and the answer's place in one of them."""
+    documents, chosen = record["documents"], []
+    for number, paragraphs in there:
+        named = _get(documents[number], "most_related_para", int, -1)
+        if not 0 <= named < len(paragraphs) or not paragraphs[named].words:
+            named = _best(paragraphs, wanted)
+        chosen.append((number, paragraphs[named]))
+    spans, holders = _get(record, "answer_spans", list), _get(record, "answer_docs", list, [])
+    places = {number: place for place, (number, _) in enumerate(chosen)}
+    if not spans or not holders or holders[0] not in places:
+        return chosen, None
+    span = spans[0]
+    if not (isinstance(span, list) and [type(end) for end in span] == [int, int] and 0 <= span[0] <= span[1]):
+        raise ValueError(f"'answer_spans' is {spans!r:.60}; expected [[first word, last word]]")
+    return chosen, Gold(places[holders[0]], *span)
+
+
+def _found_span(documents, there, wanted, answers, limits) -> Tuple[List[Tuple[int, Text]], Optional[Gold]]:
+    """Return the paragraph of each document that is nearest to an answer, and the best span in a selected one.
+
+    As Baidu prepared the data: the answer is looked for in the documents that people selected (all, if none).
+    """
+    answers = [words for words in answers if words]
+    if not answers:
+        return [(number, paragraphs[_best(paragraphs, wanted)]) for number, paragraphs in there], None
+    chosen, best = [], (0.0, None)
+    selected = [number for number, _ in there if documents[number].get("is_selected")]
+    for place, (number, paragraphs) in enumerate(there):
+        shares = [(recall(text.words, words), -len(text.words)) for text in paragraphs for words in answers]
+        text = paragraphs[shares.index(max(shares)) // len(answers)]
+        chosen.append((number, text))
+        if not selected or number in selected:
+            for words in answers:
+                f1, first, last = best_span(text.words[: limits.passage], words)
+                if f1 > best[0]:
+                    best = (f1, Gold(place, first, last))
+    return chosen, best[1]

@@ -1,0 +1,137 @@
+"""From a text to its words, and between places of characters and places of words."""
+
+import re
+from collections import Counter
+from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from elmo_chinese.corpus.sentences import WIDTHS, split_sentences, tokenizer
+
+import numpy as np
+
+HALF_WIDTH = WIDTHS["half"]
+
+
+class Text(NamedTuple):
+    """A text and its words.
+
+    Attributes:
+        text: as it was given. words: as they stand there, without white space.
+        starts, ends: the place of each word in the text, int64 `[words]`; an end is not included.
+        sentences: the number of words of each sentence.
+    """
+
+    text: str
+    words: List[str]
+    starts: np.ndarray
+    ends: np.ndarray
+    sentences: List[int]
+
+    def piece(self, first: int, last: int) -> str:
+        """Return the text from the first to the last of some words."""
+        return self.text[self.starts[first] : self.ends[last]]
+
+
+def _sentence_starts(text: str) -> List[int]:
+    """Return where the sentences of a text start; lines end them too."""
+    starts, place = [], 0
+    for line in re.split("[\n\r\u2028\u2029]+", text):
+        for sentence in split_sentences(line):
+            place = text.index(sentence, place)
+            starts.append(place)
+            place += len(sentence)
+    return starts
+
+
+def _text(text: str, words: List[str], starts: Sequence[int], sentence_starts: Sequence[int]) -> Text:
+    starts = np.array(starts, dtype=np.int64)
+    sentences = np.searchsorted(np.array(sentence_starts, dtype=np.int64), starts, side="right")
+    counts = np.unique(sentences, return_counts=True)[1].tolist()
+    return Text(text, words, starts, starts + [len(word) for word in words] if words else starts, counts)
+
+
+def cut(text: str) -> Text:
+    """Return a text with its words as jieba cuts each sentence of it in half-width characters."""
+    narrow, sentence_starts = text.translate(HALF_WIDTH), _sentence_starts(text)
+    words, starts = [], []
+    for place, end in zip(sentence_starts, [*sentence_starts[1:], len(text)]):
+        for word in tokenizer().cut(narrow[place:end]):
+            if not word.isspace():
+                words.append(text[place : place + len(word)])
+                starts.append(place)
+            place += len(word)
+    return _text(text, words, starts, sentence_starts)
+
+
+def segmented(words: List[str], text: Optional[str] = None) -> Text:
+    """Return a text that is cut already; where its words do not stand in it one after the other, they are the text."""
+    starts, place = [], 0
+    for word in words:
+        place = -1 if text is None else text.find(word, place)
+        if place < 0:
+            text = "".join(words)
+            starts = np.cumsum([0] + [len(word) for word in words])[:-1].tolist()
+            break
+        starts.append(place)
+        place += len(word)
+    return _text(text or "", words, starts, _sentence_starts(text or ""))
+
+
+def limit(text: Text, most: int) -> Text:
+    """Return a text with at most so many words; what it was cut from stays."""
+    if len(text.words) <= most:
+        return text
+    left = np.minimum(np.cumsum(text.sentences), most)
+    sentences = [count for count in np.diff([0, *left]).tolist() if count]
+    return Text(text.text, text.words[:most], text.starts[:most], text.ends[:most], sentences)
+
+
+def words_around(text: Text, start: int, end: int) -> Optional[Tuple[int, int]]:
+    """Return the first and last of the fewest words that hold the characters from start to end (not included).
+
+    None if they reach beyond the words that there are.
+    """
+    first = int(np.searchsorted(text.ends, start, side="right"))
+    last = int(np.searchsorted(text.starts, end, side="left")) - 1
+    if first > last or text.ends[-1] < end and text.text[text.ends[-1] : end].strip():
+        return None
+    return first, last
+
+
+def nearest(text: str, answer: str, start: int) -> int:
+    """Return where an answer stands in a text, the place nearest to `start` if there are several; -1 for nowhere."""
+    if text[start : start + len(answer)] == answer and start >= 0:
+        return start
+    places = (match.start() for match in re.finditer(f"(?={re.escape(answer)})", text))
+    return min(places, key=lambda place: abs(place - start), default=-1)
+
+
+def recall(words: Iterable[str], wanted: Sequence[str]) -> float:
+    """Return the share of the wanted words that are among some words, each counted as often as it stands there."""
+    return sum((Counter(words) & Counter(wanted)).values()) / max(1, len(wanted))
+
+
+def most_related(paragraphs: Sequence[Sequence[str]], wanted: Sequence[str]) -> int:
+    """Return the number of the paragraph with the highest recall of the wanted words, of equals the shorter one."""
+    return min(range(len(paragraphs)), key=lambda n: (-recall(paragraphs[n], wanted), len(paragraphs[n])))
+
+
+def best_span(words: Sequence[str], answer: Sequence[str]) -> Tuple[float, int, int]:
+    """Return the run of words with the best F1 against an answer: `(f1, first, last)`; it begins at an answer's word.
+
+    F1 is over words, each counted as often as it stands there; of equals the first, and the shorter one. `(0, 0, 0)`
+    if no word of the answer is there.
+    """
+    wanted, best = Counter(answer), (0.0, 0, 0)
+    for first, word in enumerate(words):
+        if word not in wanted:
+            continue
+        left, common = wanted.copy(), 0
+        # Longer than this, a run cannot be better than its first `len(answer)` words can be.
+        for last in range(first, min(len(words), first + 2 * len(answer))):
+            if left[words[last]] > 0:
+                left[words[last]] -= 1
+                common += 1
+                f1 = 2 * common / (last - first + 1 + len(answer))
+                if f1 > best[0]:
+                    best = (f1, first, last)
+    return best
