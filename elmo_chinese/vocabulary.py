@@ -6,6 +6,7 @@ import heapq
 import itertools
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.text import InputError, PathLike, find_files, read_lines
@@ -129,3 +130,11 @@ class Vocabulary:
         room = len(common) if max_size is None else max(0, max_size - len(specials))
         chosen = heapq.nsmallest(room, common)
         return specials + [word for _, word in chosen], -sum(count for count, _ in chosen) / max(1, total)
+
+
+def vocabulary_from(words: Iterable[str]) -> Vocabulary:
+    """Return the vocabulary with these lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocabulary.txt"
+        path.write_bytes("".join(word + "\n" for word in words).encode("utf-8"))
+        return Vocabulary(path)
