@@ -1,4 +1,4 @@
-// The inner loops for CPU; lstmp.py, softmax.py and lac/gru.py have the same functions in Paddle operators.
+// The inner loops for CPU; lstmp.py, softmax.py and gru.py have the same functions in Paddle operators.
 //
 // What recurs is independent from row to row and from direction to direction, so each thread takes its own rows of
 // one direction through all steps without ever waiting for another one. The products are those of the MKL that Paddle
@@ -661,7 +661,7 @@ void softmax_losses_backward(int64_t rows, int64_t columns, float* const* probab
     for (int64_t k = 0; k < columns; ++k) d_bias[0][k] += sum[k];
 }
 
-// All steps of a GRU from a zero state; weights as in lac/gru.py. Each array of pointers has one for each direction:
+// All steps of a GRU from a zero state; weights as in gru.py. Each array of pointers has one for each direction:
 //   gate_w [size, 2 * size] and candidate_w [size, size] are read;
 //   gates [steps, batch, 3 * size], what the steps get from their input, turn into activated update, reset, candidate;
 //   kept [steps, batch, size] gets reset gate * state, hiddens [steps + 1, batch, size] the states, zero in front.

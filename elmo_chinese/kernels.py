@@ -2,7 +2,7 @@
 
 They are compiled at first use with the machine's g++ and kept in a cache. Without a compiler, on GPU, where
 Paddle has no MKL, or with BILM_CPP=0 in the environment `library()` returns None, and its users (`lstmp.py`,
-`softmax.py`, `lac/gru.py`) do the same in Paddle operators.
+`softmax.py`, `gru.py`) do the same in Paddle operators.
 """
 
 import ctypes

@@ -1,8 +1,9 @@
 """The flags of `train.py`."""
 
 import argparse
+import functools
 import sys
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from elmo_chinese.command import UserError
 
@@ -86,25 +87,32 @@ def boolean(text: str) -> bool:
     return text.lower() in ("true", "yes", "1")
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """Return the parser; `description` is the head of its help."""
-    parser = Parser(
-        prog="train.py",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+# What a switch takes; `--shuffle` alone is `--shuffle true`.
+SWITCH = dict(nargs="?", const=True, metavar="true|false")
+
+
+def make_help(program: str, description: str) -> Parser:
+    """Return a parser without flags; `description` is the head of its help."""
+    return Parser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
-    def group(title):
-        add = parser.add_argument_group(title).add_argument
 
-        def flag(name, type, default, help, **more):
-            shown = "" if default in (None, "") else f" (default: {default})"
-            add(name, type=type, default=default, help=help + shown, **more)
+def flag_group(parser: argparse.ArgumentParser, title: str) -> Callable[..., None]:
+    """Return a function `(names, type, default, help, **more)` that adds a flag to a new group; help shows defaults."""
+    add = parser.add_argument_group(title).add_argument
 
-        return flag
+    def flag(names, type, default, help, **more):
+        shown = "" if default in (None, "", []) else f" (default: {default})"
+        add(*names.split(), type=type, default=default, help=help + shown, **more)
 
-    switch = dict(nargs="?", const=True, metavar="true|false")
+    return flag
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return the parser; `description` is the head of its help."""
+    parser = make_help("train.py", description)
+    group = functools.partial(flag_group, parser)
 
     flag = group("data")
     flag(
@@ -114,7 +122,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
     flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
     flag("--all_train_tokens", positive_int, None, "override the counted words of one epoch; sets the number of steps")
-    flag("--shuffle", boolean, False, "draw the order of files and sentences anew each epoch", **switch)
+    flag("--shuffle", boolean, False, "draw the order of files and sentences anew each epoch", **SWITCH)
     flag("--random_seed", seed, 0, "seed of initial weights, shuffling, dropout and negative samples")
 
     flag = group("network (a checkpoint fits only the same)")
@@ -139,11 +147,11 @@ def make_parser(description: str) -> argparse.ArgumentParser:
          "0: never, as the original")  # fmt: skip
     flag("--max_grad_norm", positive, 10.0, "gradients are scaled down to this global norm")
     flag("--dropout", share, 0.1, "dropped at each layer's input and at the top; more for a small corpus")
-    flag("--sample_softmax", boolean, False, "train on sampled words: much faster with a large vocabulary", **switch)
+    flag("--sample_softmax", boolean, False, "train on sampled words: much faster with a large vocabulary", **SWITCH)
     flag(
         "--n_negative_samples_batch", positive_int, 8000, "sampled words per step and direction; with --sample_softmax"
     )
-    flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **switch)
+    flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **SWITCH)
 
     flag = group("output and checkpoints")
     flag("--para_save_dir", str, "checkpoints", "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL")

@@ -48,7 +48,7 @@ def _project(gru, inputs):
 
 
 class _GRUStep(nn.RNNCellBase):
-    """One step of `lac.gru.GRU`; its input is projected already."""
+    """One step of `elmo_chinese.gru.GRU`; its input is projected already."""
 
     def __init__(self, gru):
         super().__init__()

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 from elmo_chinese import kernels
+from elmo_chinese.batches import batches_by_length, pad
+from elmo_chinese.gru import reorder, reverse_places
 from elmo_chinese.pretrained import PretrainedError, read_fluid_variable
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from lac.gru import reorder, reverse_places
-from lac.reader import batches_by_length, pad
 
 NAMES = [f"{kind}.{part}" for kind in ("fc_0", "fc_1", "fc_2", "fc_3", "lstm_0", "lstm_1") for part in ("w_0", "b_0")]
 DENSE = ["fc_2.w_0", "fc_2.b_0", "fc_3.w_0", "fc_3.b_0"]

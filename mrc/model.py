@@ -26,6 +26,7 @@ import paddle
 from bilm import ElmoEncoder
 from mrc.network import Batch, Reader
 from mrc.questions import Group, Limits
+from mrc.scores import Scores, score
 from mrc.words import HALF_WIDTH, Text
 
 # Words of the passages of a batch in prediction, each as often as it is asked, padding included; and its groups.
@@ -229,6 +230,11 @@ def predict(model: Model, groups: Sequence[Group]) -> Dict[str, Answer]:
     return answers(groups, predict_spans(model, encode(model, groups)))
 
 
+def score_answers(groups: Sequence[Group], found: Dict[str, Answer]) -> Scores:
+    """Return the scores of answers against the references of the questions that have some."""
+    return score((found[one.id].text, one.references) for group in groups for one in group.questions)
+
+
 def model_info(model: Model) -> Dict[str, Any]:
     """Return what `checkpoint.json` says about a model."""
     return {
@@ -243,6 +249,11 @@ def model_state(model: Model) -> Dict[str, np.ndarray]:
     return {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
 
 
+def kind_of(found: checkpoint.Checkpoint) -> str:
+    """Return what a checkpoint is that is none of a reader."""
+    return "a tagger" if "tags" in found.info else "a language model"
+
+
 def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
     """Make a model from a checkpoint.
 
@@ -254,8 +265,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     """
     info = found.info
     if "limits" not in info:
-        kind = "a tagger" if "tags" in info else "a language model"
-        raise CheckpointError(f"{found.path} is {kind}, not a reader; mrc.train makes one")
+        raise CheckpointError(f"{found.path} is {kind_of(found)}, not a reader; mrc.train makes one")
     try:
         limits, elmo_vocabulary = Limits(**info["limits"]), None
         vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
@@ -280,7 +290,7 @@ def _check_sizes(found, limits: Limits, vocabulary: Vocabulary, elmo_vocabulary:
     """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before."""
     sizes, elmo, there = found.info["model"], found.info["elmo"], sum(array.size for array in found.model.values())
     whole = [sizes[name] for name in ("num_words", "word_emb_dim", "hidden_size")]
-    numbers = whole[0] * whole[1] + 88 * whole[2] ** 2  # of the LSTMs what depends on the hidden size alone
+    numbers = whole[0] * whole[1] + 78 * whole[2] ** 2  # of the GRUs what depends on the hidden size alone
     if elmo_vocabulary:
         of_elmo = [elmo[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
         whole += of_elmo

@@ -1,19 +1,25 @@
-"""The reader's network: BiDAF as Baidu built it for DuReader, with ELMo vectors at its foot.
+"""The reader's network: BiDAF (Seo et al. 2017, "Bidirectional attention flow for machine comprehension") of GRUs.
 
 1. Words of question and passages: word embedding, joined by the ELMo vector if there is an encoder.
-2. A BiLSTM over the question, another over each passage. A passage that several questions ask is read once.
-3. Attention flow (Seo et al. 2017, "Bidirectional attention flow for machine comprehension"), from the dot product of
-   passage and question states: p is a passage word's state, u the question as this word sees it (softmax over the
-   question), h the passage as the question sees it (largest product of each word, softmax over the passage).
-4. A BiLSTM over [p, u, p·u, p·h], the fusion.
-5. Two pointers (Vinyals et al. 2015; Wang and Jiang 2017), from start to end and from end to start, whose
-   probabilities are averaged. Their softmax is over all passages of a question together.
+2. A BiGRU over the question and over each passage, with the same weights. A passage that several questions ask is read
+   once.
+3. Attention flow: p is a passage word's state, u the question as this word sees it (softmax over the question), h the
+   passage as the question sees it (largest similarity of each word, softmax over the passage). Similarity is Seo's
+   trilinear one, w_p · p + w_q · q + w_m · (p · q).
+4. Two more BiGRUs, one over [p, u, p·u, p·h] and one over what it returns.
+5. Where an answer starts is a number for each word from the first of them, where it ends from the second. The softmax
+   of each is over all passages of a question together, as Baidu's reader for DuReader has it.
+
+Baidu has a plain dot product, one BiLSTM in step 4 and a pointer network in step 5; Seo's form learns more from 10,000
+questions, and two numbers for each word take no steps one after the other.
 
 The size of a passage's array is [questions, documents · words, size]: a question's passages stand one after the other,
 each padded to the same number of words.
 """
 
 from typing import NamedTuple, Optional, Tuple
+
+from elmo_chinese.gru import BiGRU, reverse_places
 
 import paddle
 import paddle.nn.functional as F
@@ -23,8 +29,10 @@ from bilm import ElmoEncoder, StepRandom
 
 # What is added to a logit so that its probability is 0; finite, as a row may have nothing else.
 NEVER = -1e9
-# Dropout has these streams of a step; that of the ELMo layers has 1, 2 …
-INPUT, MATCH, FUSION = 100, 101, 102
+# Dropout has these streams of a step.
+ELMO, INPUT, MATCHED, MODELLED = 1, 2, 3, 4
+# What of the biLM is joined to the word embedding.
+VECTORS = ("mix", "lookup")
 
 
 class Batch(NamedTuple):
@@ -52,8 +60,8 @@ class Batch(NamedTuple):
 class Random(NamedTuple):
     """Where dropout comes from in training mode: a `StepRandom` for the rows of questions, another for passages."""
 
-    questions: StepRandom
-    passages: StepRandom
+    questions: Optional[StepRandom]
+    passages: Optional[StepRandom]
 
 
 def random_of(seed: int, step: int, first_question: int = 0, first_passage: int = 0) -> Random:
@@ -67,59 +75,36 @@ def mask(width: int, lengths: paddle.Tensor) -> paddle.Tensor:
     return (paddle.arange(width) < lengths.unsqueeze(1)).astype("float32")
 
 
-class Pointer(nn.Layer):
-    """Two steps of attention over the passages; the probability of a step is the attention itself.
-
-    logits_t = v · tanh(W m + U s_t); the state s goes on by an LSTM cell that reads the passages as attended to.
+class AttentionFlow(nn.Layer):
+    """Step 3 above.
 
     Args:
-        size: width of the passages and of the question. hidden_size: of the LSTM cell.
+        size: width of the states of passages and questions.
     """
 
-    def __init__(self, size: int, hidden_size: int):
+    def __init__(self, size: int):
         super().__init__()
-        self.cell = nn.LSTMCell(size, hidden_size)
-        self.passage = nn.Linear(size, hidden_size)
-        self.state = nn.Linear(hidden_size, hidden_size, bias_attr=False)
-        self.logit = nn.Linear(hidden_size, 1, bias_attr=False)
+        self.of_passage, self.of_question = nn.Linear(size, 1), nn.Linear(size, 1, bias_attr=False)
+        self.of_both = self.create_parameter([size])
 
-    def forward(self, passages, never, state) -> Tuple[paddle.Tensor, paddle.Tensor]:
-        """Return the logarithms of the probabilities of both steps, float32 `[questions, places]` each.
+    def forward(self, passages, never_passage, questions, never_question, documents: int) -> paddle.Tensor:
+        """Return [p, u, p·u, p·h] for each word of the passages, float32 `[questions, documents · words, 4 · size]`.
 
         Args:
-            passages: float32 `[questions, places, size]`. never: float32 `[questions, places]`, added to logits.
-            state: hidden and cell, float32 `[questions, hidden_size]` each.
+            passages: float32 `[questions, documents · words, size]`.
+            questions: float32 `[questions, words, size]`.
+            never_passage, never_question: `NEVER` at padding and 0 elsewhere, of the same shapes without size.
         """
-        keys, steps = self.passage(passages), []
-        for _ in range(2):
-            scores = self.logit(paddle.tanh(keys + self.state(state[0]).unsqueeze(1))).squeeze(-1)
-            steps.append(F.log_softmax(scores + never, axis=-1))
-            if len(steps) == 1:
-                attended = paddle.bmm(paddle.exp(steps[0]).unsqueeze(1), passages).squeeze(1)
-                _, state = self.cell(attended, state)
-        return steps[0], steps[1]
-
-
-def averaged(first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
-    """Return the logarithm of the average of probabilities given by their logarithms."""
-    return paddle.logsumexp(paddle.stack([first, second]), axis=0) - 0.6931471805599453
-
-
-def attention_flow(passages, never_passage, questions, never_question, documents: int) -> paddle.Tensor:
-    """Return [p, u, p·u, p·h] for each word of the passages, float32 `[questions, documents · words, 4 · size]`.
-
-    Args:
-        passages: float32 `[questions, documents · words, size]`. never_passage: float32 `[questions, documents · words]`.
-        questions: float32 `[questions, words, size]`. never_question: float32 `[questions, words]`.
-    """
-    similarity = paddle.bmm(passages, questions.transpose([0, 2, 1])) + never_question.unsqueeze(1)
-    seen = paddle.bmm(F.softmax(similarity, axis=-1), questions)
-    rows, places, size = passages.shape
-    # Each passage is looked at by itself.
-    most = (similarity.max(axis=-1) + never_passage).reshape([rows * documents, 1, -1])
-    pooled = paddle.bmm(F.softmax(most, axis=-1), passages.reshape([rows * documents, -1, size]))
-    pooled = pooled.expand([rows * documents, places // documents, size]).reshape([rows, places, size])
-    return paddle.concat([passages, seen, passages * seen, passages * pooled], axis=-1)
+        similarity = paddle.bmm(passages * self.of_both, questions.transpose([0, 2, 1]))
+        similarity += self.of_passage(passages)
+        similarity += self.of_question(questions).transpose([0, 2, 1]) + never_question.unsqueeze(1)
+        seen = paddle.bmm(F.softmax(similarity, axis=-1), questions)
+        rows, places, size = passages.shape
+        # Each passage is looked at by itself.
+        most = (similarity.max(axis=-1) + never_passage).reshape([rows * documents, 1, -1])
+        pooled = paddle.bmm(F.softmax(most, axis=-1), passages.reshape([rows * documents, -1, size]))
+        pooled = pooled.expand([rows * documents, places // documents, size]).reshape([rows, places, size])
+        return paddle.concat([passages, seen, passages * seen, passages * pooled], axis=-1)
 
 
 class Reader(nn.Layer):
@@ -128,11 +113,11 @@ class Reader(nn.Layer):
     Args:
         num_words: size of the word embedding's vocabulary.
         word_emb_dim: width of the word embedding.
-        hidden_size: of each direction of an LSTM.
+        hidden_size: of each direction of a GRU.
         elmo_vectors: what of ELMo is joined to the word embedding: "mix", the layers' trained average; or "lookup",
             the biLM's word embedding alone, without any context.
-        dropout: share of the numbers dropped before each BiLSTM and before the pointers, in training mode: the same
-            ones at all words of a text.
+        dropout, elmo_dropout: share of the numbers dropped before each BiGRU and before the last step, and of the ELMo
+            vectors, in training mode: the same ones at all words of a text.
         encoder: an `ElmoEncoder`, None for the reader without ELMo.
 
     Attributes:
@@ -142,17 +127,20 @@ class Reader(nn.Layer):
     def __init__(
         self,
         num_words: int,
-        word_emb_dim: int = 300,
-        hidden_size: int = 150,
+        word_emb_dim: int = 128,
+        hidden_size: int = 64,
         elmo_vectors: str = "mix",
         dropout: float = 0.2,
+        elmo_dropout: float = 0.4,
         encoder: Optional[ElmoEncoder] = None,
     ):
         super().__init__()
+        if elmo_vectors not in VECTORS:
+            raise ValueError(f"elmo_vectors must be one of {', '.join(VECTORS)}, got {elmo_vectors!r}")
         self.config = dict(
             num_words=num_words, word_emb_dim=word_emb_dim, hidden_size=hidden_size, elmo_vectors=elmo_vectors
         )
-        self.dropout = dropout
+        self.dropout, self.elmo_dropout = dropout, elmo_dropout
         self.word_embedding = self.create_parameter(
             [num_words, word_emb_dim], default_initializer=nn.initializer.Normal(0.0, 1.0)
         )
@@ -161,13 +149,10 @@ class Reader(nn.Layer):
         if encoder:
             width += encoder.embedding_dim if elmo_vectors == "mix" else encoder.config["embed_size"]
         both = 2 * hidden_size
-        self.question_lstm = nn.LSTM(width, hidden_size, direction="bidirect")
-        self.passage_lstm = nn.LSTM(width, hidden_size, direction="bidirect")
-        self.fusion_lstm = nn.LSTM(4 * both, hidden_size, direction="bidirect")
-        self.pool = nn.Linear(both, hidden_size)
-        self.pool_logit = nn.Linear(hidden_size, 1, bias_attr=False)
-        self.first_hidden, self.first_cell = nn.Linear(both, hidden_size), nn.Linear(both, hidden_size)
-        self.forward_pointer, self.backward_pointer = Pointer(both, hidden_size), Pointer(both, hidden_size)
+        self.reading = BiGRU(width, hidden_size, decay=0)
+        self.attention = AttentionFlow(both)
+        self.start_modelling, self.end_modelling = BiGRU(4 * both, hidden_size, 0), BiGRU(both, hidden_size, 0)
+        self.start, self.end = nn.Linear(both, 1), nn.Linear(both, 1)
 
     def trained_parameters(self):
         """Return the parameters that an optimizer should get: all but those of a frozen biLM."""
@@ -176,7 +161,7 @@ class Reader(nn.Layer):
             unused = {parameter.name for parameter in self.encoder.mixes.parameters()}
         return [p for p in self.parameters() if not p.stop_gradient and p.name not in unused]
 
-    def forward(self, batch: Batch, random: Optional[Random] = None) -> Tuple[paddle.Tensor, paddle.Tensor]:
+    def forward(self, batch: Batch, random: Random = Random(None, None)) -> Tuple[paddle.Tensor, paddle.Tensor]:
         """Return the logarithms of the probabilities that an answer starts, and that it ends, at each word.
 
         Args:
@@ -185,49 +170,55 @@ class Reader(nn.Layer):
         Returns:
             float32 `[questions, documents · words]` twice; below -1e8 where there is no word.
         """
-        random = random or Random(None, None)
         rows, documents = batch.documents.shape
-        questions = self._vectors(batch.questions, batch.question_elmo, random.questions)
-        questions, _ = self.question_lstm(questions, sequence_length=batch.question_lengths)
-        passages = self._vectors(batch.passages, batch.passage_elmo, random.passages)
-        passages, _ = self.passage_lstm(passages, sequence_length=batch.passage_lengths)
-        words = passages.shape[1]
-        chosen = batch.documents.flatten()
+        questions = self._read(batch.questions, batch.question_lengths, batch.question_elmo, random.questions)
+        passages = self._read(batch.passages, batch.passage_lengths, batch.passage_elmo, random.passages)
+        words, chosen = passages.shape[1], batch.documents.flatten()
         passages = paddle.gather(passages, chosen).reshape([rows, documents * words, -1])
-        there = mask(words, batch.passage_lengths)
-        there = paddle.gather(there, chosen).reshape([rows, documents, words]) * batch.there.unsqueeze(-1)
+        lengths = paddle.gather(batch.passage_lengths, chosen)
+        there = mask(words, lengths).reshape([rows, documents, words]) * batch.there.unsqueeze(-1)
         never = (1 - there.reshape([rows, documents * words])) * NEVER
         never_question = (1 - mask(questions.shape[1], batch.question_lengths)) * NEVER
-        matched = attention_flow(passages, never, questions, never_question, documents)
-        matched = self._drop(matched, MATCH, random.questions)
-        lengths = paddle.gather(batch.passage_lengths, chosen)
-        fused, _ = self.fusion_lstm(matched.reshape([rows * documents, words, -1]), sequence_length=lengths)
-        fused = self._drop(fused.reshape([rows, documents * words, -1]), FUSION, random.questions)
-        return self._point(fused, never, questions, never_question)
+        matched = self.attention(passages, never, questions, never_question, documents)
+        matched = self._drop(matched, MATCHED, self.dropout, random.questions)
+        first = self._model(self.start_modelling, matched, lengths, documents)
+        second = self._model(
+            self.end_modelling, self._drop(first, MODELLED, self.dropout, random.questions), lengths, documents
+        )
+        logits = self.start(first), self.end(second)
+        return tuple(F.log_softmax(of_one.squeeze(-1) + never, axis=-1) for of_one in logits)
 
-    def _point(self, passages, never, questions, never_question):
-        scores = self.pool_logit(paddle.tanh(self.pool(questions))).squeeze(-1) + never_question
-        pooled = paddle.bmm(F.softmax(scores, axis=-1).unsqueeze(1), questions).squeeze(1)
-        state = (self.first_hidden(pooled), self.first_cell(pooled))
-        start, end = self.forward_pointer(passages, never, state)
-        back_end, back_start = self.backward_pointer(passages, never, state)
-        return averaged(start, back_start), averaged(end, back_end)
-
-    def _vectors(self, word_ids, layers, random):
-        """Return what the words of texts go into the BiLSTMs as, float32 `[rows, words, width]`."""
+    def _read(self, word_ids, lengths, layers, random):
+        """Return the states of the words of texts, float32 `[rows, words, 2 · hidden]`."""
         vectors = F.embedding(word_ids, self.word_embedding)
-        if self.encoder and self.config["elmo_vectors"] == "mix":
-            vectors = paddle.concat([self.encoder.mix(layers, random), vectors], axis=-1)
-        elif self.encoder:
-            size = self.encoder.config["embed_size"]
-            vectors = paddle.concat([F.layer_norm(layers[0][..., :size], size), vectors], axis=-1)
-        return self._drop(vectors, INPUT, random)
+        if self.encoder:
+            vectors = paddle.concat([self._elmo(layers, random), vectors], axis=-1)
+        vectors = self._drop(vectors, INPUT, self.dropout, random)
+        return _by_time(self.reading, vectors, lengths)
 
-    def _drop(self, tensor, stream, random):
-        if not self.training or not self.dropout:
+    def _elmo(self, layers, random):
+        if self.config["elmo_vectors"] == "mix":
+            vectors = self.encoder.mix(layers)
+        else:
+            size = self.encoder.config["embed_size"]
+            vectors = F.layer_norm(layers[0][..., :size], size)
+        return self._drop(vectors, ELMO, self.elmo_dropout, random)
+
+    def _model(self, gru, states, lengths, documents):
+        rows, places, size = states.shape
+        states = states.reshape([rows * documents, places // documents, size])
+        return _by_time(gru, states, lengths).reshape([rows, places, -1])
+
+    def _drop(self, tensor, stream, share, random):
+        if not self.training or not share:
             return tensor
-        keep = random.keep_mask(stream, tensor.shape[0], tensor.shape[-1], self.dropout)
-        return tensor * paddle.to_tensor(keep.astype("float32") / (1 - self.dropout)).unsqueeze(1)
+        keep = random.keep_mask(stream, tensor.shape[0], tensor.shape[-1], share)
+        return tensor * paddle.to_tensor(keep.astype("float32") / (1 - share)).unsqueeze(1)
+
+
+def _by_time(gru: BiGRU, states: paddle.Tensor, lengths: paddle.Tensor) -> paddle.Tensor:
+    """Run a BiGRU over `[rows, words, size]`."""
+    return gru(states.transpose([1, 0, 2]), reverse_places(states.shape[1], lengths)).transpose([1, 0, 2])
 
 
 def costs(start: paddle.Tensor, end: paddle.Tensor, first: paddle.Tensor, last: paddle.Tensor) -> paddle.Tensor:

@@ -136,3 +136,9 @@ def score(pairs: Iterable[Tuple[str, Sequence[str]]]) -> Scores:
     each = [question_scores(*pair) for pair in pairs]
     rouge, f1, em = (sum(values) / len(pairs) for values in zip(*each))
     return Scores(rouge, bleu_4(pairs), f1, em, len(pairs))
+
+
+def describe(figures: Dict[str, float]) -> str:
+    """Return scores as text, in per cent."""
+    names = {"rouge_l": "Rouge-L", "bleu_4": "BLEU-4", "f1": "F1", "em": "EM"}
+    return "  ".join(f"{shown} {100 * figures[name]:.2f}" for name, shown in names.items())

@@ -1,6 +1,6 @@
 """elmo_chinese/kernels.py, kernels.cc: the C++ loops against the Paddle functions, and life without a compiler."""
 
-from elmo_chinese import kernels, lstmp, softmax
+from elmo_chinese import gru, kernels, lstmp, softmax
 
 import numpy as np
 import paddle
@@ -8,7 +8,7 @@ import pytest
 from conftest import largest_difference, run_python
 
 from bilm import ElmoEncoder
-from lac import gru, model
+from lac import model
 from lac.network import Tagger
 
 

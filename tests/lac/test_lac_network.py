@@ -1,5 +1,7 @@
 """lac/network.py: the GRU against NumPy and autograd, and what a sentence's neighbours must not change."""
 
+from elmo_chinese.gru import BiGRU, reverse_places
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -7,7 +9,6 @@ import pytest
 from conftest import GOLDEN, largest_difference
 
 from bilm import ElmoEncoder, StepRandom, load_encoder
-from lac.gru import BiGRU, reverse_places
 from lac.network import Tagger
 
 LENGTHS = np.array([4, 1, 3])

@@ -117,7 +117,8 @@ class _Steps(PyLayer):
 def decayed_weight(layer, shape, decay):
     """Return a new parameter of a layer, uniform in ±0.1, with L2 decay."""
     attribute = paddle.ParamAttr(
-        initializer=nn.initializer.Uniform(-0.1, 0.1), regularizer=paddle.regularizer.L2Decay(decay)
+        initializer=nn.initializer.Uniform(-0.1, 0.1),
+        regularizer=paddle.regularizer.L2Decay(decay) if decay else None,
     )
     return layer.create_parameter(shape, attr=attribute)
 

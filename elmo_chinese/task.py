@@ -1,0 +1,342 @@
+"""Training a task on the vectors of a frozen biLM: passes over its examples, a score after each, the best model kept.
+
+What a task is made of (network, examples, cost, score) is in `Task`; the rest is the same for all of them. Top to
+bottom: one step, checkpoints, the end of a pass, the loop, and what stands around it.
+"""
+
+import argparse
+import math
+import os
+import shlex
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from elmo_chinese import checkpoint, runtime
+from elmo_chinese.batches import training_batches
+from elmo_chinese.checkpoint import Checkpoint, Score
+from elmo_chinese.gradients import all_reduce_sum, gradient_norm
+from elmo_chinese.layers import mix_figures
+from elmo_chinese.metrics import MetricsLog, StepClock, duration, say, show_progress
+from elmo_chinese.options import OptionError, parse
+from elmo_chinese.session import StopRequest, TrainingError, versions
+from elmo_chinese.vocabulary import Vocabulary
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+# What `checkpoint.json` must hold for a run to go on, besides what is of the task.
+INFO = {
+    **{"step": int, "flags": dict, "train_sha256": str, "progress/step": int, "progress/costs": float},
+    **{"progress/best_f1": (float, type(None)), "progress/epochs_since_best": int, "progress/steps_since_epoch": int},
+}
+
+
+class Result(NamedTuple):
+    """What an evaluation found: the score that decides, figures for the log, and what `checkpoint.json` says of it."""
+
+    score: float
+    figures: Dict[str, float]
+    dev: Dict[str, float]
+
+
+class Task(NamedTuple):
+    """What stays the same from the first step to the last.
+
+    Attributes:
+        options: flags; those of `elmo_chinese/task_options.py` among them.
+        network: with `encoder` (an `ElmoEncoder` or None) and `trained_parameters()`.
+        lengths: of each example, int64: those of like length make a batch. batch_size: examples in a batch.
+        cost: function of a batch (numbers of examples), of the part of it that is this process's (a slice), and of the
+            step → that part's share of the mean cost of the batch, in nats.
+        evaluate: function → `Result` on the held-out examples; None if there are none.
+        describe: function of figures → text, for the line of a pass.
+        parts: what a checkpoint holds besides: entries of `checkpoint.json`, arrays, text of the vocabulary.
+        train_sha256, dev_sha256: of the examples.
+        log: of the first process.
+    """
+
+    options: argparse.Namespace
+    network: nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    lengths: np.ndarray
+    batch_size: int
+    cost: Callable[[np.ndarray, slice, int], paddle.Tensor]
+    evaluate: Optional[Callable[[], Result]]
+    describe: Callable[[Dict[str, float]], str]
+    parts: Tuple[Dict[str, Any], Dict[str, np.ndarray], str]
+    train_sha256: str
+    dev_sha256: Optional[str]
+    log: Optional[MetricsLog]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        total = self.steps_per_epoch * self.options.max_epoch
+        return min(total, self.options.num_iterations or total)
+
+
+# --- one step ---
+
+
+def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
+    """Replace each gradient by the sum over all processes; one that has no examples this time adds nothing."""
+    if dist.get_world_size() == 1:
+        return
+    gradients = [
+        paddle.zeros(parameter.shape) if parameter.grad is None else parameter.grad for parameter in parameters
+    ]
+    flat = paddle.concat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for parameter, part in zip(parameters, paddle.split(flat, [parameter.size for parameter in parameters])):
+        if parameter.grad is None:
+            (parameter * 0).sum().backward()
+        parameter.grad.set_value(part.reshape(parameter.shape))
+
+
+def train_step(task: Task, batch: np.ndarray, step: int, stop: bool = False) -> Tuple[float, bool]:
+    """Do one update on the examples `batch` (numbers), of which this process works on its share.
+
+    Returns:
+        `(cost, stop)`: the mean cost of the whole batch, in nats, and whether any process was asked to stop.
+
+    Raises:
+        TrainingError: the cost or a gradient is not finite; the parameters are as they were before the step.
+    """
+    bounds = len(batch) * np.arange(dist.get_world_size() + 1) // dist.get_world_size()
+    mine, total = slice(int(bounds[dist.get_rank()]), int(bounds[dist.get_rank() + 1])), 0.0
+    if len(batch[mine]):
+        cost = task.cost(batch, mine, step)
+        cost.backward()
+        total = float(cost)
+    total, asked = all_reduce_sum([total, float(stop)])
+    parameters = task.network.trained_parameters()
+    average_gradients(parameters)
+    norm = gradient_norm(parameters)
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        task.optimizer.clear_grad()
+        raise TrainingError(f"loss is {total}, gradient norm is {norm}")
+    task.optimizer.step()
+    task.optimizer.clear_grad()
+    return total, asked > 0
+
+
+def shared(array: np.ndarray) -> np.ndarray:
+    """Return the sum over all processes of an array of which each has filled a part."""
+    if dist.get_world_size() == 1:
+        return array
+    tensor = paddle.to_tensor(array)
+    dist.all_reduce(tensor)
+    return tensor.numpy()
+
+
+# --- checkpoints ---
+
+
+def save_checkpoint(task: Task, progress: Dict[str, Any], result: Optional[Result]) -> None:
+    """Write everything a resumed run and a prediction need; the first process writes."""
+    if dist.get_rank() == 0:
+        info, state, vocabulary = task.parts
+        info = {
+            "step": progress["step"],
+            "epoch": progress["step"] / task.steps_per_epoch,
+            "progress": progress,
+            "dev": result and result.dev,
+            "flags": vars(task.options),
+            "train_sha256": task.train_sha256,
+            "versions": versions(),
+            **info,
+        }
+        moments = checkpoint.optimizer_arrays(task.optimizer, task.network)
+        score = result and Score(result.score, task.dev_sha256)
+        root, keep = task.options.model_save_dir, task.options.keep
+        task.log.sync()
+        checkpoint.save(root, info, task.network.state_dict(), moments, state, vocabulary, keep, score)
+    if dist.get_world_size() > 1:
+        dist.barrier()
+
+
+def restore_training(optimizer, network: nn.Layer, found: Optional[Checkpoint], train_sha256: str) -> Dict[str, Any]:
+    """Give an optimizer the state of a checkpoint (None: a new run); return the progress to start the loop with.
+
+    Raises:
+        OptionError: the checkpoint is of other examples.
+    """
+    if not found:
+        return {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
+    if train_sha256 != found.info["train_sha256"]:
+        raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
+    checkpoint.restore_optimizer(optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
+    return found.info["progress"]
+
+
+# --- the end of a pass ---
+
+
+def finish_epoch(task: Task, progress: Dict[str, Any], clock: StepClock) -> Optional[Result]:
+    """Score the held-out examples, write the figures; return the result, None without such examples."""
+    result = None
+    if task.evaluate:
+        task.network.eval()
+        result = task.evaluate()
+        task.network.train()
+    loss = progress["costs"] / progress["steps_since_epoch"]
+    progress["costs"], progress["steps_since_epoch"] = 0.0, 0
+    figures = {"epoch": progress["step"] / task.steps_per_epoch, "loss": loss, **mix_figures(task.network.encoder)}
+    best = True
+    if result:
+        best = progress["best_f1"] is None or result.score > progress["best_f1"]
+        progress["epochs_since_best"] = 0 if best else progress["epochs_since_best"] + 1
+        if best:
+            progress["best_f1"] = result.score
+        figures.update(result.figures)
+    if task.log:
+        task.log.write("epoch", progress["step"], figures)
+        report_epoch(task, figures, bool(result) and best, clock.left(task.total_steps - progress["step"]))
+    return result
+
+
+def report_epoch(task: Task, figures: Dict[str, float], best: bool, left: float) -> None:
+    """Print the figures of a pass."""
+    last_epoch = math.ceil(task.total_steps / task.steps_per_epoch)
+    text = f"epoch {figures['epoch']:.4g}/{last_epoch}  loss {figures['loss']:.4f}"
+    if task.evaluate:
+        text += f"  {task.describe(figures)}" + ("  best so far" if best else "")
+    if "gamma" in figures:
+        weights = " ".join(f"{value:.3f}" for name, value in figures.items() if name.startswith("mix_"))
+        text += f"  mix {weights}, gamma {figures['gamma']:.3f}"
+    say(f"{text}  left at most {duration(left)}")
+
+
+# --- the loop ---
+
+
+def over(task: Task, progress: Dict[str, Any]) -> bool:
+    """Say whether training has come to its end."""
+    done = progress["step"] >= task.total_steps
+    return done or progress["epochs_since_best"] >= task.options.patience
+
+
+def train(task: Task, progress: Dict[str, Any]) -> None:
+    """The loop: step → log → after each pass evaluate and save, until the last step or until asked to stop."""
+    options, request, clock = task.options, StopRequest(), StepClock()
+    epoch, stop, tokens = None, False, 0
+    while not over(task, progress) and not stop:
+        step = progress["step"]
+        if step // task.steps_per_epoch != epoch:
+            epoch = step // task.steps_per_epoch
+            batches = training_batches(task.lengths, task.batch_size, options.random_seed, epoch)
+        batch = batches[step % task.steps_per_epoch]
+        with clock:
+            try:
+                cost, stop = train_step(task, batch, step, request.asked)
+            except TrainingError as error:
+                raise TrainingError(
+                    f"step {step + 1}: {error}; stopped. The checkpoints in {options.model_save_dir} are from before: "
+                    "go on from one of them with a lower --base_learning_rate"
+                )
+        progress["step"] += 1
+        progress["costs"] += cost
+        progress["steps_since_epoch"] += 1
+        tokens += int(task.lengths[batch].sum())
+        if progress["step"] % options.log_interval == 0:
+            log_step(task, progress, cost, tokens / options.log_interval, clock)
+            tokens = 0
+        if progress["step"] % task.steps_per_epoch == 0 or progress["step"] == task.total_steps:
+            save_checkpoint(task, progress, finish_epoch(task, progress, clock))
+        elif stop:
+            save_checkpoint(task, progress, None)
+    if task.log:
+        task.log.close()
+
+
+def log_step(task: Task, progress: Dict[str, Any], cost: float, tokens: float, clock: StepClock) -> None:
+    """Write the figures of one step."""
+    step, speed = progress["step"], tokens * clock.steps_per_second()
+    if task.log:
+        task.log.write("train", step, {"loss": cost, "tokens_per_second": speed})
+        show_progress(step, task.total_steps, f"step {step}/{task.total_steps}  loss {cost:.4f}  {speed:.0f} tokens/s")
+
+
+# --- around the loop ---
+
+
+def load_elmo(options: argparse.Namespace, load_encoder: Callable, **more) -> Tuple[Optional[nn.Layer], Any]:
+    """Return encoder and vocabulary of the pretrained biLM that the flags name, None and None if there is none.
+
+    Args:
+        load_encoder: `bilm.load_encoder`. more: arguments for it, besides what flags say.
+
+    Raises:
+        OptionError: there is no vocabulary, or another than the biLM was trained with.
+    """
+    path = options.pretrain_elmo_model_path
+    if not path:
+        return None, None
+    vocabulary = Vocabulary(options.elmo_dict_dir) if options.elmo_dict_dir else None
+    ends = dict(start=vocabulary.start, end=vocabulary.end) if vocabulary else {}
+    how = dict(boundaries=options.elmo_boundaries, legacy=options.elmo_legacy, l2=options.elmo_l2_coef)
+    encoder, own = load_encoder(path, **how, **ends, **more)
+    if vocabulary is None and own is None:
+        raise OptionError(f"{path} has no vocabulary in it: --elmo_dict_dir must name the one it was trained with")
+    if vocabulary and own and vocabulary.sha256 != own.sha256:
+        raise OptionError(f"{options.elmo_dict_dir} is not the vocabulary of {path}; leave --elmo_dict_dir out")
+    vocabulary = vocabulary or own
+    if vocabulary.size != encoder.config["vocab_size"]:
+        raise OptionError(
+            f"{options.elmo_dict_dir} has {vocabulary.size} words, but {path} was trained with "
+            f"{encoder.config['vocab_size']}"
+        )
+    return encoder, vocabulary
+
+
+def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional[Checkpoint], text: str) -> None:
+    """Print what is about to be trained, and on what; `text` says what the examples are."""
+    options, network = task.options, task.network
+    trained = sum(parameter.size for parameter in network.trained_parameters())
+    frozen = sum(parameter.size for parameter in network.parameters()) - trained
+    if found:
+        say(f"going on from {found.path}: step {found.info['step']}, epoch {found.info['epoch']:.2f}")
+    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
+    say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    say(f"network     {', '.join(f'{name} {size}' for name, size in sizes.items())}")
+    if network.encoder:
+        cache = f"layers kept as {options.elmo_cache}" if options.elmo_cache != "off" else "layers computed each time"
+        say(f"ELMo        {', '.join(f'{name} {size}' for name, size in network.encoder.config.items())}; {cache}")
+    say(f"parameters  {trained:,} trained, {frozen:,} frozen")
+    say(f"text        {text}")
+    say(f"steps       up to {task.total_steps} ({task.steps_per_epoch} an epoch), seed {options.random_seed}")
+
+
+def report_end(task: Task, progress: Dict[str, Any]) -> Optional[Path]:
+    """Print where everything is; return the folder of the best model, None if training was asked to stop."""
+    root = Path(task.options.model_save_dir)
+    if not over(task, progress):
+        say(f"asked to stop: saved step {progress['step']}; go on with the same command and --load_dir auto")
+        return None
+    folder = checkpoint.resolve(root)
+    say(f"trained to step {progress['step']}; more with --load_dir auto and a larger --max_epoch or --patience")
+    say(f"best model  {folder}")
+    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {shlex.quote(os.path.relpath(root / 'log'))}")
+    return folder
+
+
+def refuse(message: str) -> None:
+    """Raise what is wrong with the flags."""
+    raise OptionError(f"{message}; --help lists all flags")
+
+
+@contextmanager
+def only_run(parser: argparse.ArgumentParser, retired: Dict[str, str], arguments: List[str]) -> Iterator[Tuple]:
+    """Parse flags and keep other runs out of the folder of this one: `with … as (options, given)`; errors are raised."""
+    parser.error = refuse  # a program that calls this must not be ended
+    options, given, notes = parse(parser, retired, arguments)
+    for note in notes:
+        say(note)
+    with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):
+        yield options, given

@@ -1,0 +1,220 @@
+"""Train a reader on questions, with ELMo vectors or without.
+
+    sh mrc/run.sh                                 # with ELMo from the checkpoint of `sh run.sh`, data of the project
+    python -m mrc.train --train_data mrc/data/train.json --dev_data mrc/data/dev.json \\
+        --pretrain_elmo_model_path "checkpoints/$(cat checkpoints/latest)"  # without this flag: the baseline
+    python -m mrc.train … --load_dir auto         # go on after a kill
+    python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m mrc.train …  # two processes
+
+The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean over
+its batches. The dev scores are those of `mrc/scores.py`; --score says which decides.
+
+Top to bottom: examples, cost and score, set-up.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+from elmo_chinese import checkpoint, session, task
+from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.command import command
+from elmo_chinese.layers import LayerCache
+from elmo_chinese.metrics import CURVES, MetricsLog, say
+from elmo_chinese.options import OptionError
+from elmo_chinese.session import choose_device
+from elmo_chinese.task import Result, Task
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+from bilm import load_encoder
+from mrc import model as reading
+from mrc.model import Encoded, Model
+from mrc.network import Reader, costs, random_of
+from mrc.options import HPARAMS, OWN, SIZES, make_parser
+from mrc.questions import Group, Limits, read
+from mrc.scores import describe
+
+# Records of this program besides those of "train".
+CURVES["epoch"] = ("loss", "rouge_l", "bleu_4", "f1", "em", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
+# What `checkpoint.json` must hold for a run to go on.
+INFO = {**task.INFO, "limits": dict}
+
+
+class Examples(NamedTuple):
+    """Groups as the network gets them."""
+
+    groups: List[Group]
+    encoded: Encoded
+    layers: Optional[LayerCache]  # None without ELMo, or if they are to be computed anew
+
+
+def make_examples(model: Model, groups: List[Group], options, name: str) -> Examples:
+    """Return `Examples`; computes the ELMo layers of all texts."""
+    encoded, layers = reading.encode(model, groups), None
+    if encoded.elmo is not None and options.elmo_cache != "off":
+        path = Path(options.model_save_dir) / f"elmo_layers.{name}"
+        layers = LayerCache(model.reader.encoder, encoded.elmo, path, options.elmo_cache)
+    return Examples(groups, encoded, layers)
+
+
+def make_cost(model: Model, train: Examples, seed: int):
+    """Return `Task.cost`: an example is a group."""
+    encoded = train.encoded
+    golds = [[question.gold for question in group.questions] for group in train.groups]
+
+    def cost(batch, mine, step):
+        # Padded to the width of the whole batch, so that random numbers do not depend on who has which share.
+        padded = reading.widths(encoded, batch)
+        before = batch[: mine.start]
+        random = random_of(
+            seed,
+            step,
+            sum(len(encoded.questions[group]) for group in before),
+            sum(len(encoded.passages[group]) for group in before),
+        )
+        start, end = model.reader(reading.make_batch(model, encoded, batch[mine], train.layers, padded), random)
+        places = np.array(
+            [[gold.passage * padded[1] + at for at in (gold.first, gold.last)] for n in batch[mine] for gold in golds[n]]
+        )
+        first, last = map(paddle.to_tensor, places.T)
+        return costs(start, end, first, last).sum() / sum(len(golds[number]) for number in batch)
+
+    return cost
+
+
+def make_evaluate(model: Model, dev: Examples, which: str):
+    """Return `Task.evaluate`; the processes share the work."""
+
+    def evaluate():
+        spans = reading.predict_spans(model, dev.encoded, dev.layers, dist.get_rank(), dist.get_world_size())
+        scores = reading.score_answers(dev.groups, reading.answers(dev.groups, task.shared(spans)))
+        figures = scores._asdict()
+        return Result(figures[which], {name: figures[name] for name in figures if name != "questions"}, figures)
+
+    return evaluate
+
+
+def fingerprint(groups: List[Group]) -> str:
+    """Return a digest of texts, questions, and where their answers are."""
+    digest = hashlib.sha256()
+    for group in groups:
+        for text in group.passages:
+            digest.update(" ".join(text.words).encode("utf-8"))
+        for question in group.questions:
+            gold = question.gold if question.gold else question.references
+            digest.update(f"\n{question.id}\t{' '.join(question.text.words)}\t{gold}".encode("utf-8"))
+    return digest.hexdigest()
+
+
+def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = False) -> List[Group]:
+    """Return the groups of files; say what is left out, cut, or found elsewhere."""
+    found = read(paths, limits, to_train_on, options.on_bad_line)
+    if dist.get_rank() == 0:
+        if found.problems:
+            say(f"warning: {len(found.problems)} questions skipped, the first: {found.problems[0]}")
+        for what, number in found.counts.items():
+            if number:
+                say(f"{'train' if to_train_on else 'held out'}: {number} {what}")
+    groups = reading.split_groups(found.groups)
+    if not to_train_on and not any(question.references for group in groups for question in group.questions):
+        raise OptionError(f"{paths[0]}: no question has an answer to score against; mrc.predict answers questions")
+    return groups
+
+
+def checkpoint_to_resume(options, given):
+    """Return the checkpoint to go on from, or None; take over its flags."""
+    found = session.find_checkpoint(options.load_dir, Path(options.model_save_dir), "--model_save_dir")
+    if found:
+        if "limits" not in found.info:
+            raise CheckpointError(f"{found.path} is {reading.kind_of(found)}; mrc.train goes on from readers only")
+        checkpoint.check_info(found, INFO)
+        session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
+    return found
+
+
+def make_model(options, groups: List[Group], limits: Limits) -> Model:
+    """Return a freshly initialised `Model` for groups to train on."""
+    vocabulary = reading.build_vocabulary(groups, options.min_count)
+    encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=0, layer_norm=True)
+    # After the biLM: its initial numbers must not shift those of the reader, which is to be compared without it.
+    paddle.seed(options.random_seed)
+    sizes = {name: getattr(options, name) for name in SIZES}
+    reader = Reader(
+        vocabulary.size, **sizes, dropout=options.dropout, elmo_dropout=options.elmo_dropout, encoder=encoder
+    )
+    return Model(reader, vocabulary, elmo_vocabulary, limits)
+
+
+def set_up(options, given):
+    """Make everything a run needs; return the `Task` and the progress to start the loop with."""
+    device = choose_device(options.use_gpu)
+    found = checkpoint_to_resume(options, given)
+    if not options.train_data:
+        raise OptionError("--train_data is missing; --help says what it takes")
+    if found:
+        elmo = dict(l2=options.elmo_l2_coef)
+        model = reading.restore(found, elmo, dropout=options.dropout, elmo_dropout=options.elmo_dropout)
+        groups = read_groups(options, options.train_data, model.limits, to_train_on=True)
+    else:
+        limits = Limits(options.max_passage_len, options.max_question_len, options.max_answer_len)
+        groups = read_groups(options, options.train_data, limits, to_train_on=True)
+        model = make_model(options, groups, limits)
+    dev = read_groups(options, options.dev_data, model.limits) if options.dev_data else None
+    reader, digest = model.reader, fingerprint(groups)
+    reader.train()
+    optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=reader.trained_parameters())
+    progress = task.restore_training(optimizer, reader, found, digest)
+    questions = sum(len(group.questions) for group in groups)
+    log = None
+    if dist.get_rank() == 0:
+        hparams = {name: getattr(options, name) for name in HPARAMS}
+        hparams.update(elmo=reader.encoder is not None, questions=questions)
+        compared = ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"]
+        log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
+    train = make_examples(model, groups, options, "train")
+    run = Task(
+        options,
+        reader,
+        optimizer,
+        train.encoded.sizes,
+        max(1, round(options.batch_size * len(groups) / questions)),
+        make_cost(model, train, options.random_seed),
+        make_evaluate(model, make_examples(model, dev, options, "dev"), options.score) if dev else None,
+        describe,
+        (reading.model_info(model), reading.model_state(model), model.vocabulary.text),
+        digest,
+        fingerprint(dev) if dev else None,
+        log,
+    )
+    if log:
+        asked = sum(len(group.questions) for group in dev or ())
+        text = f"{questions} questions on {sum(len(group.passages) for group in groups)} passages, {asked} dev questions"
+        task.report_start(run, device, reader.config, found, text)
+    return run, progress
+
+
+def run(arguments: List[str]) -> None:
+    """Train by flags, as from the command line; errors are raised."""
+    with task.only_run(make_parser(__doc__), {}, arguments) as (options, given):
+        training, progress = set_up(options, given)
+        task.train(training, progress)
+        folder = task.report_end(training, progress) if training.log else None
+        if folder and options.test_data:
+            model = reading.load(folder)
+            groups = read_groups(options, options.test_data, model.limits)
+            scores = reading.score_answers(groups, reading.predict(model, groups))
+            say(f"test        {describe(scores._asdict())}")
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Run from the command line; user errors end with a message and exit code 1."""
+    with command():
+        run(sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    main()
