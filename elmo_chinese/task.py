@@ -301,7 +301,8 @@ def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional
     trained = sum(parameter.size for parameter in network.trained_parameters())
     frozen = sum(parameter.size for parameter in network.parameters()) - trained
     if found:
-        say(f"going on from {found.path}: step {found.info['step']}, epoch {found.info['epoch']:.2f}")
+        step = found.info["step"]
+        say(f"going on from {found.path}: step {step}, epoch {step / task.steps_per_epoch:.2f}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(f"network     {', '.join(f'{name} {size}' for name, size in sizes.items())}")
@@ -333,7 +334,7 @@ def refuse(message: str) -> None:
 
 @contextmanager
 def only_run(parser: argparse.ArgumentParser, retired: Dict[str, str], arguments: List[str]) -> Iterator[Tuple]:
-    """Parse flags and keep other runs out of the folder of this one: `with … as (options, given)`; errors are raised."""
+    """Parse flags, give `(options, given)`, and keep other runs out of the folder of this one; errors are raised."""
     parser.error = refuse  # a program that calls this must not be ended
     options, given, notes = parse(parser, retired, arguments)
     for note in notes:

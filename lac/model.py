@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese import checkpoint, kernels
+from elmo_chinese.batches import batches_by_length, pad
 from elmo_chinese.checkpoint import CheckpointError
 from elmo_chinese.files import damage
+from elmo_chinese.layers import MAX_SENTENCES, MAX_TOKENS, encoder_info
 from elmo_chinese.pretrained import bilm_numbers
 from elmo_chinese.text import InputError, read_lines
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.vocabulary import Vocabulary, vocabulary_from
 
 import numpy as np
 import paddle
@@ -29,11 +31,9 @@ from lac.crf import viterbi
 from lac.dictionaries import Dictionaries, plain_first
 from lac.lines import check_gold, read_gold
 from lac.network import Tagger
-from lac.reader import Sentence, batches_by_length, pad, read_table, read_tags, vocabulary_from
+from lac.reader import Sentence, read_table, read_tags
 from lac.scores import Scores, score
 
-# Tokens of a batch in prediction, padding included, and its sentences: what bounds memory.
-MAX_TOKENS, MAX_SENTENCES = 4096, 128
 # A longer text is tagged in pieces of so many tokens, for the same reason; ELMo holds all its layers of a piece.
 LONGEST_TEXT, LONGEST_ELMO_TEXT = 20_000, MAX_TOKENS
 SENTENCE_ENDS = frozenset("。！？!?\n")
@@ -189,18 +189,11 @@ def score_model(model: Model, sentences: Sequence[Sentence]) -> Scores:
     return score_ids(model, sentences, predict_ids(model, encode(model, [s.words for s in sentences])))
 
 
-def elmo_info(encoder: Optional[ElmoEncoder]) -> Optional[Dict[str, Any]]:
-    """Return the arguments that make the encoder again, None for none."""
-    if encoder is None:
-        return None
-    return {**encoder.config, **{name: getattr(encoder, name) for name in ("boundaries", "start", "end", "legacy")}}
-
-
 def model_info(model: Model) -> Dict[str, Any]:
     """Return what `checkpoint.json` says about a model."""
     return {
         "model": model.tagger.config,
-        "elmo": elmo_info(model.tagger.encoder),
+        "elmo": encoder_info(model.tagger.encoder),
         "tags": model.text.tags,
         "q2b": {chr(key): value for key, value in model.text.table.items()},
         "text": model.text.info(),

@@ -21,7 +21,6 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-
 NAMES = [f"{kind}.{part}" for kind in ("fc_0", "fc_1", "fc_2", "fc_3", "lstm_0", "lstm_1") for part in ("w_0", "b_0")]
 DENSE = ["fc_2.w_0", "fc_2.b_0", "fc_3.w_0", "fc_3.b_0"]
 BATCH_TOKENS = 8192

@@ -3,15 +3,11 @@
 Padding is told from the lengths alone.
 """
 
-import tempfile
 from collections import Counter
-from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, List, NamedTuple
 
 from elmo_chinese.text import InputError, PathLike, read_lines
-from elmo_chinese.vocabulary import END, START, UNKNOWN, Vocabulary
-
-import numpy as np
+from elmo_chinese.vocabulary import END, START, UNKNOWN
 
 from lac.scores import Span
 
@@ -64,14 +60,6 @@ def read_table(path: PathLike) -> Table:
             raise InputError(f"{path}: line {number}: {columns[0]!r} (U+{ord(columns[0]):04X}) is there already")
         table[ord(columns[0])] = columns[1]
     return table
-
-
-def vocabulary_from(words: Iterable[str]) -> Vocabulary:
-    """Return the vocabulary with these lines."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vocabulary.txt"
-        path.write_bytes("".join(word + "\n" for word in words).encode("utf-8"))
-        return Vocabulary(path)
 
 
 def build_vocabulary(sentences: Iterable[Sentence], table: Table) -> List[str]:

@@ -10,25 +10,23 @@
 The loss is the negative log likelihood of a sentence's tags in nats, its mean over the sentences of a batch; that
 of an epoch is the mean over its batches. F1 is over words as spans of characters (`lac/scores.py`).
 
-Top to bottom: one step, scores, set-up, resuming, the loop.
+Top to bottom: cost and score, set-up. The loop is in `elmo_chinese/task.py`.
 """
 
-import argparse
 import hashlib
-import math
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
 
-from elmo_chinese import checkpoint, runtime, session
-from elmo_chinese.checkpoint import CheckpointError, Score
+from elmo_chinese import checkpoint, session, task
+from elmo_chinese.batches import pad
+from elmo_chinese.checkpoint import CheckpointError
 from elmo_chinese.command import command
-from elmo_chinese.gradients import all_reduce_sum, gradient_norm
-from elmo_chinese.metrics import CURVES, MetricsLog, StepClock, duration, say, show_progress
-from elmo_chinese.options import OptionError, parse
-from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
+from elmo_chinese.layers import LayerCache
+from elmo_chinese.metrics import CURVES, MetricsLog, say
+from elmo_chinese.options import OptionError
+from elmo_chinese.session import choose_device
+from elmo_chinese.task import Result, Task
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -38,21 +36,17 @@ import paddle.distributed as dist
 from bilm import StepRandom, load_encoder
 from lac import dictionaries, release
 from lac import model as tagging
-from lac.layers import LayerCache
 from lac.lines import kinds_of, read_gold
 from lac.model import Encoded, Model
 from lac.network import Tagger
 from lac.options import HPARAMS, OWN, RETIRED, SIZES, make_parser
-from lac.reader import Sentence, pad, read_table, read_tags, training_batches
-from lac.scores import Scores, describe
+from lac.reader import Sentence, read_table, read_tags
+from lac.scores import describe
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
 # What `checkpoint.json` must hold for a run to go on.
-INFO = {
-    **{"step": int, "flags": dict, "tags": list, "train_sha256": str, "progress/step": int, "progress/costs": float},
-    **{"progress/best_f1": (float, type(None)), "progress/epochs_since_best": int, "progress/steps_since_epoch": int},
-}
+INFO = {**task.INFO, "tags": list}
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
 UNKNOWN_STREAM = 100
 
@@ -65,106 +59,52 @@ class Text(NamedTuple):
     layers: Optional[Callable]  # a `LayerCache`; None without ELMo, or if it is to be computed anew
 
 
-class Run(NamedTuple):
-    """What stays the same from the first step to the last."""
+def make_cost(model: Model, train: Text, seed: int, unknown_rate: float):
+    """Return `Task.cost`: the negative log likelihood of sentences."""
+    tagger, encoded, index = model.tagger, train.encoded, model.text.tag_ids
+    tag_ids = [np.array([index[tag] for tag in sentence.tags], dtype=np.int64) for sentence in train.sentences]
+    rare = rare_words(model, encoded)
 
-    options: argparse.Namespace
-    model: Model
-    optimizer: paddle.optimizer.Optimizer
-    train: Text
-    tag_ids: List[np.ndarray]  # of the training sentences
-    rare: np.ndarray  # bool by word id: sometimes read as the unknown word
-    dev: Optional[Text]
-    steps_per_epoch: int
-    total_steps: int
-    fingerprint: str  # of the training lines
-    dev_fingerprint: Optional[str]
-    log: Optional[MetricsLog]  # of the first process
-
-    @property
-    def last_epoch(self):
-        return math.ceil(self.total_steps / self.steps_per_epoch)
-
-
-def average_gradients(parameters):
-    """Replace each gradient by the sum over all processes; one that has no lines this time adds nothing."""
-    if dist.get_world_size() == 1:
-        return
-    gradients = [
-        paddle.zeros(parameter.shape) if parameter.grad is None else parameter.grad for parameter in parameters
-    ]
-    flat = paddle.concat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    for parameter, part in zip(parameters, paddle.split(flat, [parameter.size for parameter in parameters])):
-        if parameter.grad is None:
-            (parameter * 0).sum().backward()
-        parameter.grad.set_value(part.reshape(parameter.shape))
-
-
-def train_step(run, batch, step, stop=False):
-    """Do one update on the sentences `batch` (numbers), of which this process works on its share.
-
-    Returns:
-        `(cost, stop)`: the mean negative log likelihood of the whole batch's sentences, in nats, and whether
-        any process was asked to stop.
-
-    Raises:
-        TrainingError: the cost or a gradient is not finite; the parameters are as they were before the step.
-    """
-    tagger, encoded, total = run.model.tagger, run.train.encoded, 0.0
-    bounds = len(batch) * np.arange(dist.get_world_size() + 1) // dist.get_world_size()
-    first, last = bounds[dist.get_rank()], bounds[dist.get_rank() + 1]
-    mine = batch[first:last]
-    if len(mine):
+    def cost(batch, mine, step):
         # Padded to the width of the whole batch, so that random numbers do not depend on who has which share.
-        width = int(encoded.lengths[batch].max())
-        random = StepRandom(run.options.random_seed, step, int(first))
-        words = pad([encoded.words[number] for number in mine], width)
-        keep = random.keep_mask(UNKNOWN_STREAM, len(mine), width, run.options.unknown_rate)
-        if run.rare.any():
-            words = np.where(run.rare[words] & ~keep, run.model.text.unknown, words)
+        width, random = int(encoded.lengths[batch].max()), StepRandom(seed, step, mine.start)
+        share = batch[mine]
+        words = pad([encoded.words[number] for number in share], width)
+        keep = random.keep_mask(UNKNOWN_STREAM, len(share), width, unknown_rate)
+        if rare.any():
+            words = np.where(rare[words] & ~keep, model.text.unknown, words)
         elmo = None
         if encoded.elmo is not None:
-            ids = run.train.layers
-            elmo = ids(mine, width) if ids else paddle.to_tensor(pad([encoded.elmo[number] for number in mine], width))
-        tags = pad([run.tag_ids[number] for number in mine], width)
-        arrays = [paddle.to_tensor(array) for array in (words, encoded.lengths[mine], tags)]
-        cost = tagger.costs(*arrays, elmo, random).sum() / len(batch)
-        cost.backward()
-        total = float(cost)
-    total, asked = all_reduce_sum([total, float(stop)])
-    parameters = tagger.trained_parameters()
-    average_gradients(parameters)
-    norm = gradient_norm(parameters)
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        run.optimizer.clear_grad()
-        raise TrainingError(f"loss is {total}, gradient norm is {norm}")
-    run.optimizer.step()
-    run.optimizer.clear_grad()
-    return total, asked > 0
+            ids = train.layers
+            elmo = ids(share, width) if ids else paddle.to_tensor(pad([encoded.elmo[n] for n in share], width))
+        tags = pad([tag_ids[number] for number in share], width)
+        arrays = [paddle.to_tensor(array) for array in (words, encoded.lengths[share], tags)]
+        return tagger.costs(*arrays, elmo, random).sum() / len(batch)
+
+    return cost
 
 
-def evaluate(model: Model, text: Text) -> Scores:
-    """Return the scores of a model on a text; the processes share the work."""
-    model.tagger.eval()
-    paths = tagging.predict_ids(model, text.encoded, text.layers, dist.get_rank(), dist.get_world_size())
-    flat = np.concatenate(paths)
-    if dist.get_world_size() > 1:
-        flat = paddle.to_tensor(flat)
-        dist.all_reduce(flat)
-        flat = flat.numpy()
-    model.tagger.train()
-    paths = np.split(flat, np.cumsum(text.encoded.lengths)[:-1])
-    return tagging.score_ids(model, text.sentences, paths)
+def make_evaluate(model: Model, dev: Text):
+    """Return `Task.evaluate`; the processes share the work."""
+
+    def evaluate():
+        paths = tagging.predict_ids(model, dev.encoded, dev.layers, dist.get_rank(), dist.get_world_size())
+        flat = task.shared(np.concatenate(paths))
+        paths = np.split(flat, np.cumsum(dev.encoded.lengths)[:-1])
+        scores = tagging.score_ids(model, dev.sentences, paths)
+        precision, recall, f1 = scores.overall[:3]
+        figures = dict(precision=precision, recall=recall, f1=f1, segmentation_f1=scores.segmentation.f1)
+        return Result(f1, figures, scores.overall._asdict())
+
+    return evaluate
 
 
-def mix_figures(tagger):
-    """Return gamma and the weights of the ELMo layers, nothing without ELMo."""
-    if tagger.encoder is None:
-        return {}
-    mix = tagger.encoder.mixes[0]
-    weights = paddle.nn.functional.softmax(mix.ELMo_w).tolist()
-    return {"gamma": float(mix.ELMo_gamma.numpy()[0]), **{f"mix_{n}": weight for n, weight in enumerate(weights)}}
+def describe_epoch(figures):
+    """Return the dev figures of a pass as text."""
+    return (
+        f"dev F1 {100 * figures['f1']:.2f} (precision {100 * figures['precision']:.2f}, "
+        f"recall {100 * figures['recall']:.2f}), segmentation F1 {100 * figures['segmentation_f1']:.2f}"
+    )
 
 
 def fingerprint(sentences):
@@ -205,34 +145,12 @@ def read_held_out(options, paths, text):
     return sentences
 
 
-def load_elmo(options):
-    """Return encoder and vocabulary of the pretrained biLM, None and None if there is none."""
-    path = options.pretrain_elmo_model_path
-    if not path:
-        return None, None
-    vocabulary = Vocabulary(options.elmo_dict_dir) if options.elmo_dict_dir else None
-    ends = dict(start=vocabulary.start, end=vocabulary.end) if vocabulary else {}
-    how = dict(boundaries=options.elmo_boundaries, legacy=options.elmo_legacy)
-    encoder, own = load_encoder(path, l2=options.elmo_l2_coef, dropout=options.elmo_dropout, **how, **ends)
-    if vocabulary is None and own is None:
-        raise OptionError(f"{path} has no vocabulary in it: --elmo_dict_dir must name the one it was trained with")
-    if vocabulary and own and vocabulary.sha256 != own.sha256:
-        raise OptionError(f"{options.elmo_dict_dir} is not the vocabulary of {path}; leave --elmo_dict_dir out")
-    vocabulary = vocabulary or own
-    if vocabulary.size != encoder.config["vocab_size"]:
-        raise OptionError(
-            f"{options.elmo_dict_dir} has {vocabulary.size} words, but {path} was trained with "
-            f"{encoder.config['vocab_size']}"
-        )
-    return encoder, vocabulary
-
-
 def make_model(options, tags, lines):
     """Return a freshly initialised `Model` for gold lines."""
     table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
     words = Vocabulary(options.word_dict_path).words if options.word_dict_path else None
     text = dictionaries.from_lines(lines, tags, table, words)
-    encoder, elmo_vocabulary = load_elmo(options)
+    encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
     # After the biLM: its initial numbers must not shift those of the tagger, which is to be compared without it.
     paddle.seed(options.random_seed)
     sizes = (options.word_emb_dim, options.grnn_hidden_dim, options.bigru_num)
@@ -249,7 +167,7 @@ def init_model(options, given):
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
     released = release.named(options.init_from)
     if released:
-        encoder, elmo_vocabulary = load_elmo(options)
+        encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
         model = release.load(*released, encoder, **rates)._replace(elmo_vocabulary=elmo_vocabulary)
     elif options.pretrain_elmo_model_path:
         raise OptionError("--pretrain_elmo_model_path goes with a released model; others have their ELMo or none")
@@ -270,13 +188,12 @@ def restore_model(options, given, found):
     return tagging.restore(found, elmo, **rates)
 
 
-def make_text(model, sentences, options, name):
+def with_layers(model, sentences, encoded, options, name):
     """Return a `Text`; computes the ELMo layers of all its sentences."""
-    encoded = tagging.encode(model, [sentence.words for sentence in sentences])
     layers = None
     if encoded.elmo is not None and options.elmo_cache != "off":
         path = Path(options.model_save_dir) / f"elmo_layers.{name}"
-        layers = LayerCache(model.tagger.encoder, encoded.elmo, path, options.elmo_cache)
+        layers = LayerCache(model.tagger.encoder, [[ids] for ids in encoded.elmo], path, options.elmo_cache)
     return Text(sentences, encoded, layers)
 
 
@@ -288,7 +205,7 @@ def rare_words(model, encoded):
 
 
 def set_up(options, given):
-    """Make everything a run needs; return the `Run` and the progress to start the loop with."""
+    """Make everything a run needs; return the `Task` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
     found = checkpoint_to_resume(options, given)
     if not options.train_data:
@@ -302,198 +219,55 @@ def set_up(options, given):
         model = make_model(options, tags, lines)
     sentences = model.text.training_sentences(lines)
     digest = fingerprint(sentences)
-    if found and digest != found.info["train_sha256"]:
-        raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
-    model.tagger.train()
-    optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=model.tagger.trained_parameters())
-    progress = {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
-    if found:
-        checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
-        progress = found.info["progress"]
+    tagger = model.tagger
+    tagger.train()
+    optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=tagger.trained_parameters())
+    progress = task.restore_training(optimizer, tagger, found, digest)
     dev = read_held_out(options, options.dev_data, model.text) if options.dev_data else None
-    steps = math.ceil(len(sentences) / options.batch_size)
-    total = steps * options.max_epoch
     log = None
     if dist.get_rank() == 0:
         hparams = {name: getattr(options, name) for name in HPARAMS}
-        hparams.update(elmo=model.tagger.encoder is not None, train_lines=len(sentences))
+        hparams.update(elmo=tagger.encoder is not None, train_lines=len(sentences))
         compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
         log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
-    if log:
-        report_start(options, device, found, model, sentences, dev, steps, total)
-    train, index = make_text(model, sentences, options, "train"), model.text.tag_ids
-    run = Run(
+    encoded = tagging.encode(model, [sentence.words for sentence in sentences])
+    training = Task(
         options,
-        model,
+        tagger,
         optimizer,
-        train,
-        [np.array([index[tag] for tag in sentence.tags], dtype=np.int64) for sentence in sentences],
-        rare_words(model, train.encoded),
-        make_text(model, dev, options, "dev") if dev else None,
-        steps,
-        min(total, options.num_iterations or total),
+        encoded.lengths,
+        options.batch_size,
+        None,
+        None,
+        describe_epoch,
+        (tagging.model_info(model), tagging.model_state(model), tagging.vocabulary_text(model)),
         digest,
         fingerprint(dev) if dev else None,
         log,
     )
-    return run, progress
-
-
-def report_start(options, device, found, model, sentences, dev, steps, total):
-    """Print what is about to be trained, and on what."""
-    tagger = model.tagger
-    trained = sum(parameter.size for parameter in tagger.trained_parameters())
-    frozen = sum(parameter.size for parameter in tagger.parameters()) - trained
-    words = sum(len(sentence.words) for sentence in sentences)
-    if found:
-        say(f"going on from {found.path}: step {found.info['step']}, epoch {found.info['step'] / steps:.2f}")
-    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
-    say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    say(f"network     {', '.join(f'{name} {size}' for name, size in tagger.config.items())}")
-    if tagger.encoder:
-        cache = f"layers kept as {options.elmo_cache}" if options.elmo_cache != "off" else "layers computed each time"
-        say(f"ELMo        {', '.join(f'{name} {size}' for name, size in tagger.encoder.config.items())}; {cache}")
-    say(f"parameters  {trained:,} trained, {frozen:,} frozen")
-    say(f"text        {len(sentences)} lines of {words} words to train on, {len(dev) if dev else 0} dev lines")
-    say(f"steps       up to {total} ({steps} of {options.batch_size} lines an epoch), seed {options.random_seed}")
-
-
-def save_checkpoint(run, progress, scores):
-    """Write everything a resumed run and a prediction need; the first process writes."""
-    if dist.get_rank() == 0:
-        info = {
-            "step": progress["step"],
-            "epoch": progress["step"] / run.steps_per_epoch,
-            "progress": progress,
-            "dev": None if scores is None else scores.overall._asdict(),
-            "flags": vars(run.options),
-            "train_sha256": run.fingerprint,
-            "versions": versions(),
-            **tagging.model_info(run.model),
-        }
-        tagger = run.model.tagger
-        moments = checkpoint.optimizer_arrays(run.optimizer, tagger)
-        state, vocabulary = tagging.model_state(run.model), tagging.vocabulary_text(run.model)
-        score = None if scores is None else Score(scores.overall.f1, run.dev_fingerprint)
-        root, keep = run.options.model_save_dir, run.options.keep
-        run.log.sync()
-        checkpoint.save(root, info, tagger.state_dict(), moments, state, vocabulary, keep, score)
-    if dist.get_world_size() > 1:
-        dist.barrier()
-
-
-def finish_epoch(run, progress, clock):
-    """Score the dev lines, write the figures; return the scores, None without dev lines."""
-    scores = evaluate(run.model, run.dev) if run.dev else None
-    loss = progress["costs"] / progress["steps_since_epoch"]
-    progress["costs"], progress["steps_since_epoch"] = 0.0, 0
-    figures = {"epoch": progress["step"] / run.steps_per_epoch, "loss": loss, **mix_figures(run.model.tagger)}
-    best = True
-    if scores:
-        best = progress["best_f1"] is None or scores.overall.f1 > progress["best_f1"]
-        progress["epochs_since_best"] = 0 if best else progress["epochs_since_best"] + 1
-        if best:
-            progress["best_f1"] = scores.overall.f1
-        precision, recall, f1 = scores.overall[:3]
-        figures.update(precision=precision, recall=recall, f1=f1, segmentation_f1=scores.segmentation.f1)
-    if run.log:
-        run.log.write("epoch", progress["step"], figures)
-        report_epoch(run, figures, best, clock.left(run.total_steps - progress["step"]))
-    return scores
-
-
-def report_epoch(run, figures, best, left):
-    """Print the figures of an epoch."""
-    text = f"epoch {figures['epoch']:.4g}/{run.last_epoch}  loss {figures['loss']:.4f}"
-    if "f1" in figures:
-        text += f"  dev F1 {100 * figures['f1']:.2f} (precision {100 * figures['precision']:.2f}, "
-        text += f"recall {100 * figures['recall']:.2f}), segmentation F1 {100 * figures['segmentation_f1']:.2f}"
-        text += "  best so far" if best else ""
-    if "gamma" in figures:
-        weights = " ".join(f"{value:.3f}" for name, value in figures.items() if name.startswith("mix_"))
-        text += f"  mix {weights}, gamma {figures['gamma']:.3f}"
-    say(f"{text}  left at most {duration(left)}")
-
-
-def log_step(run, progress, cost, tokens, clock):
-    """Write the figures of one step."""
-    step = progress["step"]
-    speed = tokens * clock.steps_per_second()
-    if run.log:
-        run.log.write("train", step, {"loss": cost, "tokens_per_second": speed})
-        show_progress(step, run.total_steps, f"step {step}/{run.total_steps}  loss {cost:.4f}  {speed:.0f} tokens/s")
-
-
-def over(run, progress):
-    """Say whether training has come to its end."""
-    done = progress["step"] >= run.total_steps
-    return done or progress["epochs_since_best"] >= run.options.patience
-
-
-def train(run, progress):
-    """The loop: step → log → after each epoch evaluate and save, until the last step or until asked to stop."""
-    options, request, clock = run.options, StopRequest(), StepClock()
-    lengths, epoch, stop, tokens = run.train.encoded.lengths, None, False, 0
-    while not over(run, progress) and not stop:
-        step = progress["step"]
-        if step // run.steps_per_epoch != epoch:
-            epoch = step // run.steps_per_epoch
-            batches = training_batches(lengths, options.batch_size, options.random_seed, epoch)
-        batch = batches[step % run.steps_per_epoch]
-        with clock:
-            try:
-                cost, stop = train_step(run, batch, step, request.asked)
-            except TrainingError as error:
-                raise TrainingError(
-                    f"step {step + 1}: {error}; stopped. The checkpoints in {options.model_save_dir} are from before: "
-                    "go on from one of them with a lower --base_learning_rate"
-                )
-        progress["step"] += 1
-        progress["costs"] += cost
-        progress["steps_since_epoch"] += 1
-        tokens += int(lengths[batch].sum())
-        if progress["step"] % options.log_interval == 0:
-            log_step(run, progress, cost, tokens / options.log_interval, clock)
-            tokens = 0
-        if progress["step"] % run.steps_per_epoch == 0 or progress["step"] == run.total_steps:
-            save_checkpoint(run, progress, finish_epoch(run, progress, clock))
-        elif stop:
-            save_checkpoint(run, progress, None)
-    if run.log:
-        run.log.close()
-        report_end(run, progress)
-
-
-def report_end(run, progress):
-    """Print where everything is, and the scores of the best model."""
-    root = Path(run.options.model_save_dir)
-    if not over(run, progress):
-        say(f"asked to stop: saved step {progress['step']}; go on with the same command and --load_dir auto")
-        return
-    folder = checkpoint.resolve(root)
-    say(f"trained to step {progress['step']}; more with --load_dir auto and a larger --max_epoch or --patience")
-    say(f"best model  {folder}")
-    if run.options.test_data:
-        model = tagging.load(folder)
-        sentences = read_held_out(run.options, run.options.test_data, model.text)
-        say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
-    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {shlex.quote(os.path.relpath(root / 'log'))}")
-
-
-def refuse(message):
-    """Raise what is wrong with the flags."""
-    raise OptionError(f"{message}; --help lists all flags")
+    if log:
+        words = sum(len(sentence.words) for sentence in sentences)
+        text = f"{len(sentences)} lines of {words} words to train on, {len(dev) if dev else 0} dev lines"
+        task.report_start(training, device, tagger.config, found, text)
+    # What takes long comes after the report.
+    train = with_layers(model, sentences, encoded, options, "train")
+    cost, evaluate = make_cost(model, train, options.random_seed, options.unknown_rate), None
+    if dev:
+        encoded = tagging.encode(model, [sentence.words for sentence in dev])
+        evaluate = make_evaluate(model, with_layers(model, dev, encoded, options, "dev"))
+    return training._replace(cost=cost, evaluate=evaluate), progress
 
 
 def run(arguments):
     """Train by flags, as from the command line; errors are raised."""
-    parser = make_parser(__doc__)
-    parser.error = refuse  # a program that calls this must not be ended
-    options, given, notes = parse(parser, RETIRED, arguments)
-    for note in notes:
-        say(note)
-    with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):
-        train(*set_up(options, given))
+    with task.only_run(make_parser(__doc__), RETIRED, arguments) as (options, given):
+        training, progress = set_up(options, given)
+        task.train(training, progress)
+        folder = task.report_end(training, progress) if training.log else None
+        if folder and options.test_data:
+            model = tagging.load(folder)
+            sentences = read_held_out(options, options.test_data, model.text)
+            say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
 
 
 def main(arguments=None):

@@ -304,4 +304,4 @@ def _check_sizes(found, limits: Limits, vocabulary: Vocabulary, elmo_vocabulary:
 
 def load(path: Union[str, Path]) -> Model:
     """Return the model of a folder: a checkpoint of mrc.train, or its run (the best one)."""
-    return restore(checkpoint.load(path))
+    return restore(checkpoint.load(checkpoint.resolve(path)))

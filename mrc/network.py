@@ -64,6 +64,9 @@ class Random(NamedTuple):
     passages: Optional[StepRandom]
 
 
+NO_RANDOM = Random(None, None)
+
+
 def random_of(seed: int, step: int, first_question: int = 0, first_passage: int = 0) -> Random:
     """Return the random numbers of a step, for a process whose rows start there in the batch."""
     # Questions and passages have every second step, so that they do not share their numbers.
@@ -161,7 +164,7 @@ class Reader(nn.Layer):
             unused = {parameter.name for parameter in self.encoder.mixes.parameters()}
         return [p for p in self.parameters() if not p.stop_gradient and p.name not in unused]
 
-    def forward(self, batch: Batch, random: Random = Random(None, None)) -> Tuple[paddle.Tensor, paddle.Tensor]:
+    def forward(self, batch: Batch, random: Random = NO_RANDOM) -> Tuple[paddle.Tensor, paddle.Tensor]:
         """Return the logarithms of the probabilities that an answer starts, and that it ends, at each word.
 
         Args:

@@ -120,6 +120,25 @@ def read(
     return found
 
 
+def asked(question: str, texts: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> Group:
+    """Return a question asked of texts; those without a word are left out.
+
+    Raises:
+        InputError: there is no word in the question, or in any text.
+    """
+    try:
+        text = _question_text(cut(_sound(question)), limits, Counter())
+        cuts = [cut(_sound(one)) for one in texts]
+    except ValueError as error:
+        raise InputError(str(error))
+    documents = [number for number, one in enumerate(cuts) if one.words]
+    if not documents:
+        raise InputError("there is no text that could answer the question")
+    return Group(
+        [limit(cuts[number], limits.passage) for number in documents], [Question("", text, None, [])], documents
+    )
+
+
 def _lines(path: Path) -> Iterator[str]:
     return (line for block in read_lines(path) for line in block)
 

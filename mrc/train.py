@@ -6,10 +6,10 @@
     python -m mrc.train … --load_dir auto         # go on after a kill
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m mrc.train …  # two processes
 
-The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean over
-its batches. The dev scores are those of `mrc/scores.py`; --score says which decides.
+The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean
+over its batches. The dev scores are those of `mrc/scores.py`; --score says which decides.
 
-Top to bottom: examples, cost and score, set-up.
+Top to bottom: examples, cost and score, set-up. The loop is in `elmo_chinese/task.py`.
 """
 
 import hashlib
@@ -26,7 +26,6 @@ from elmo_chinese.options import OptionError
 from elmo_chinese.session import choose_device
 from elmo_chinese.task import Result, Task
 
-import numpy as np
 import paddle
 import paddle.distributed as dist
 
@@ -52,9 +51,9 @@ class Examples(NamedTuple):
     layers: Optional[LayerCache]  # None without ELMo, or if they are to be computed anew
 
 
-def make_examples(model: Model, groups: List[Group], options, name: str) -> Examples:
+def with_layers(model: Model, groups: List[Group], encoded: Encoded, options, name: str) -> Examples:
     """Return `Examples`; computes the ELMo layers of all texts."""
-    encoded, layers = reading.encode(model, groups), None
+    layers = None
     if encoded.elmo is not None and options.elmo_cache != "off":
         path = Path(options.model_save_dir) / f"elmo_layers.{name}"
         layers = LayerCache(model.reader.encoder, encoded.elmo, path, options.elmo_cache)
@@ -77,10 +76,11 @@ def make_cost(model: Model, train: Examples, seed: int):
             sum(len(encoded.passages[group]) for group in before),
         )
         start, end = model.reader(reading.make_batch(model, encoded, batch[mine], train.layers, padded), random)
-        places = np.array(
-            [[gold.passage * padded[1] + at for at in (gold.first, gold.last)] for n in batch[mine] for gold in golds[n]]
+        asked = [gold for number in batch[mine] for gold in golds[number]]
+        first, last = (
+            paddle.to_tensor([gold.passage * padded[1] + at for gold, at in zip(asked, of_all)])
+            for of_all in zip(*((gold.first, gold.last) for gold in asked))
         )
-        first, last = map(paddle.to_tensor, places.T)
         return costs(start, end, first, last).sum() / sum(len(golds[number]) for number in batch)
 
     return cost
@@ -175,15 +175,15 @@ def set_up(options, given):
         hparams.update(elmo=reader.encoder is not None, questions=questions)
         compared = ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"]
         log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
-    train = make_examples(model, groups, options, "train")
-    run = Task(
+    encoded = reading.encode(model, groups)
+    training = Task(
         options,
         reader,
         optimizer,
-        train.encoded.sizes,
+        encoded.sizes,
         max(1, round(options.batch_size * len(groups) / questions)),
-        make_cost(model, train, options.random_seed),
-        make_evaluate(model, make_examples(model, dev, options, "dev"), options.score) if dev else None,
+        None,
+        None,
         describe,
         (reading.model_info(model), reading.model_state(model), model.vocabulary.text),
         digest,
@@ -192,9 +192,16 @@ def set_up(options, given):
     )
     if log:
         asked = sum(len(group.questions) for group in dev or ())
-        text = f"{questions} questions on {sum(len(group.passages) for group in groups)} passages, {asked} dev questions"
-        task.report_start(run, device, reader.config, found, text)
-    return run, progress
+        passages = sum(len(group.passages) for group in groups)
+        text = f"{questions} questions on {passages} passages to train on, {asked} dev questions"
+        task.report_start(training, device, reader.config, found, text)
+    # What takes long comes after the report.
+    cost = make_cost(model, with_layers(model, groups, encoded, options, "train"), options.random_seed)
+    evaluate = None
+    if dev:
+        held_out = with_layers(model, dev, reading.encode(model, dev), options, "dev")
+        evaluate = make_evaluate(model, held_out, options.score)
+    return training._replace(cost=cost, evaluate=evaluate), progress
 
 
 def run(arguments: List[str]) -> None:

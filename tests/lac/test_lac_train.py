@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from elmo_chinese import checkpoint, cutter
+from elmo_chinese import checkpoint, cutter, task
 from elmo_chinese.metrics import read_metrics
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -255,14 +255,14 @@ def test_bad_lines_can_be_skipped(small, tmp_path, capsys):
 
 
 def test_not_finite_stops_at_once_and_keeps_the_good_checkpoint(small, tmp_path, capsys, monkeypatch):
-    step = lac.train.train_step
+    step = task.train_step
 
-    def poisoned(run, batch, number, *more):
+    def poisoned(training, batch, number, *more):
         if number == 7:
-            run.model.tagger.output_b.set_value(run.model.tagger.output_b + float("nan"))
-        return step(run, batch, number, *more)
+            training.network.output_b.set_value(training.network.output_b + float("nan"))
+        return step(training, batch, number, *more)
 
-    monkeypatch.setattr(lac.train, "train_step", poisoned)
+    monkeypatch.setattr(task, "train_step", poisoned)
     with pytest.raises(SystemExit) as stopped:
         lac.train.main([*small, "--model_save_dir", str(tmp_path / "run")])
     error = capsys.readouterr().err
