@@ -272,7 +272,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         if info["elmo"] is not None:
             elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
         _check_sizes(found, limits, vocabulary, elmo_vocabulary)
-        encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if elmo_vocabulary else None
+        encoder = ElmoEncoder(**info["elmo"], dropout=0, **(elmo_options or {})) if elmo_vocabulary else None
         reader = Reader(**info["model"], encoder=encoder, **options)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{found.path}: {checkpoint.INFO_FILE} does not fit the other files: {error}")

@@ -87,7 +87,8 @@ class AttentionFlow(nn.Layer):
 
     def __init__(self, size: int):
         super().__init__()
-        self.of_passage, self.of_question = nn.Linear(size, 1), nn.Linear(size, 1, bias_attr=False)
+        # No biases here nor in the last step: a softmax does not see them.
+        self.of_passage, self.of_question = (nn.Linear(size, 1, bias_attr=False) for _ in range(2))
         self.of_both = self.create_parameter([size])
 
     def forward(self, passages, never_passage, questions, never_question, documents: int) -> paddle.Tensor:
@@ -155,7 +156,7 @@ class Reader(nn.Layer):
         self.reading = BiGRU(width, hidden_size, decay=0)
         self.attention = AttentionFlow(both)
         self.start_modelling, self.end_modelling = BiGRU(4 * both, hidden_size, 0), BiGRU(both, hidden_size, 0)
-        self.start, self.end = nn.Linear(both, 1), nn.Linear(both, 1)
+        self.start, self.end = (nn.Linear(both, 1, bias_attr=False) for _ in range(2))
 
     def trained_parameters(self):
         """Return the parameters that an optimizer should get: all but those of a frozen biLM."""
@@ -189,7 +190,8 @@ class Reader(nn.Layer):
             self.end_modelling, self._drop(first, MODELLED, self.dropout, random.questions), lengths, documents
         )
         logits = self.start(first), self.end(second)
-        return tuple(F.log_softmax(of_one.squeeze(-1) + never, axis=-1) for of_one in logits)
+        # Paddle's log_softmax ends at -64 below the largest.
+        return tuple(F.log_softmax(of_one.squeeze(-1) + never, axis=-1) + never for of_one in logits)
 
     def _read(self, word_ids, lengths, layers, random):
         """Return the states of the words of texts, float32 `[rows, words, 2 · hidden]`."""

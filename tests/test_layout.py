@@ -7,7 +7,7 @@ from conftest import ROOT
 
 PROGRAMS = {"train", "preprocess", "embed"}
 # Each may import those before it, besides its own parts.
-LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "elmo_embed"}, PROGRAMS]
+LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "mrc", "elmo_embed"}, PROGRAMS]
 SOURCES = sorted(
     path
     for path in ROOT.rglob("*.py")
