@@ -13,16 +13,17 @@ A document of several paragraphs is read as one of them: in training the one tha
 otherwise the one that has most words of the question.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese.text import InputError, find_files, read_lines
+from elmo_chinese.text import InputError, find_files
 
+from mrc.records import get, lines_of, parse, sound, strings, word_rows
 from mrc.words import Text, best_span, cut, limit, most_related, nearest, recall, segmented, words_around
 
 MAX_DOCUMENTS = 5
+SEARCHED = 1000  # words of a paragraph among which an answer is looked for, as Baidu did
 
 
 class Gold(NamedTuple):
@@ -127,8 +128,8 @@ def asked(question: str, texts: Sequence[str], limits: Limits = DEFAULT_LIMITS) 
         InputError: there is no word in the question, or in any text.
     """
     try:
-        text = _question_text(cut(_sound(question)), limits, Counter())
-        cuts = [cut(_sound(one)) for one in texts]
+        text = _question_text(cut(sound(question)), limits, Counter())
+        cuts = [cut(sound(one)) for one in texts]
     except ValueError as error:
         raise InputError(str(error))
     documents = [number for number, one in enumerate(cuts) if one.words]
@@ -139,55 +140,14 @@ def asked(question: str, texts: Sequence[str], limits: Limits = DEFAULT_LIMITS) 
     )
 
 
-def _lines(path: Path) -> Iterator[str]:
-    return (line for block in read_lines(path) for line in block)
-
-
 def _is_dureader(path: Path) -> bool:
     """Say whether the first line is an object that is not the whole of SQuAD's form."""
-    first = next((line for line in _lines(path) if line.strip()), "")
+    first = next((line for line in lines_of(path) if line.strip()), "")
     try:
-        record = json.loads(first)
-    except (ValueError, RecursionError):
+        record = parse(first)
+    except ValueError:
         return '"documents"' in first or '"question_id"' in first
     return isinstance(record, dict) and "data" not in record
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}")
-    except RecursionError:
-        raise ValueError("not JSON that can be read: nested too deep")
-
-
-def _get(record: Any, name: str, kind: type, default: Any = None) -> Any:
-    """Return what stands under a name, of a type; `ValueError` says what is wrong."""
-    if not isinstance(record, dict):
-        raise ValueError(f"expected an object with {name!r}, found {record!r:.60}")
-    value = record.get(name, default)
-    if kind is str and type(value) is int:  # numbers are ids, too
-        value = str(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{name!r} is {'missing' if name not in record else f'{value!r:.60}'}")
-    if kind is str:
-        return _sound(value)
-    return value
-
-
-def _sound(text: Any) -> str:
-    if not isinstance(text, str):
-        raise ValueError(f"expected text, found {text!r:.60}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"half of a character (a lone surrogate) in {text!r:.60}")
-    return text
-
-
-def _strings(record: Any, name: str) -> List[str]:
-    return [_sound(text) for text in _get(record, name, list)]
 
 
 def _question_text(text: Text, limits: Limits, counts: Counter) -> Text:
@@ -198,7 +158,7 @@ def _question_text(text: Text, limits: Limits, counts: Counter) -> Text:
 
 
 def _new_id(record: Any, name: str, seen: Dict[str, None]) -> str:
-    found = _get(record, name, str)
+    found = get(record, name, str)
     if found in seen:
         raise ValueError(f"there is a question {found!r} already")
     seen[found] = None
@@ -210,26 +170,27 @@ def _new_id(record: Any, name: str, seen: Dict[str, None]) -> str:
 
 def _squad(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
     """Yield the groups of a file: a paragraph and its questions."""
+    text = "\n".join(lines_of(path))
     try:
-        data = _get(_json("\n".join(_lines(path))), "data", list)
+        data = get(parse(text), "data", list)
     except ValueError as error:
         raise InputError(f"{path}: {error}; expected one JSON object with data[].paragraphs[], or one of DuReader's "
                          "a line")  # fmt: skip
     number = 0
     for article, entry in enumerate(data, start=1):
         try:
-            paragraphs = _get(entry, "paragraphs", list)
+            paragraphs = get(entry, "paragraphs", list)
         except ValueError as error:
             bad(f"article {article}", error)
             continue
         for paragraph in paragraphs:
             number += 1
             try:
-                passage = cut(_get(paragraph, "context", str))
-                entries = _get(paragraph, "qas", list)
+                passage = cut(get(paragraph, "context", str))
+                entries = get(paragraph, "qas", list)
                 if not passage.words:
-                    asked = ", ".join(str(qa.get("id")) for qa in entries if isinstance(qa, dict))
-                    raise ValueError(f"an empty context (of {asked or 'no question'})")
+                    names = ", ".join(str(qa.get("id")) for qa in entries if isinstance(qa, dict))
+                    raise ValueError(f"an empty context (of {names or 'no question'})")
             except ValueError as error:
                 bad(f"paragraph {number}", error)
                 continue
@@ -251,16 +212,16 @@ def _squad(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
 def _squad_question(qa, passage: Text, limits, to_train_on, counts, seen) -> Optional[Question]:
     """Return a question, None if it is to be left out."""
     name = _new_id(qa, "id", seen)
-    text = _question_text(cut(_get(qa, "question", str)), limits, counts)
-    answers = _get(qa, "answers", list, [])
-    references = [_get(answer, "text", str) for answer in answers]
+    text = _question_text(cut(get(qa, "question", str)), limits, counts)
+    answers = get(qa, "answers", list, [])
+    references = [get(answer, "text", str) for answer in answers]
     if not to_train_on:
         return Question(name, text, None, references)
-    if not any(reference.strip() for reference in references):
+    number = next((number for number, reference in enumerate(references) if reference.strip()), None)
+    if number is None:
         raise ValueError("no answer to train on")
-    wanted = references[0].strip()
-    given = _get(answers[0], "answer_start", int, -1)
-    given += len(references[0]) - len(references[0].lstrip())
+    wanted = references[number].strip()
+    given = get(answers[number], "answer_start", int, -1) + references[number].index(wanted)
     start = nearest(passage.text, wanted, given)
     if start < 0:
         raise ValueError(f"the answer {wanted!r:.60} does not stand in its context")
@@ -279,11 +240,11 @@ def _squad_question(qa, passage: Text, limits, to_train_on, counts, seen) -> Opt
 
 def _dureader(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
     """Yield the groups of a file: a question and its passages."""
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:
-            group = _dureader_group(_json(line), limits, to_train_on, counts, seen)
+            group = _dureader_group(parse(line), limits, to_train_on, counts, seen)
         except ValueError as error:
             bad(f"line {number}", error)
             continue
@@ -293,18 +254,17 @@ def _dureader(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
 
 def _paragraphs(document: Any) -> List[Text]:
     """Return the paragraphs of a document with their words; they are cut here unless that was done before."""
-    raw = _strings(document, "paragraphs") if "paragraphs" in document else None
+    raw = strings(document, "paragraphs") if get(document, "paragraphs", list, []) else []
     if "segmented_paragraphs" not in document:
-        return [cut(text) for text in _strings(document, "paragraphs")]
-    rows = _get(document, "segmented_paragraphs", list)
-    rows = [[_sound(word) for word in row] if isinstance(row, list) else _sound(row).split() for row in rows]
-    raw = raw if raw and len(raw) == len(rows) else [None] * len(rows)
+        return [cut(text) for text in strings(document, "paragraphs")]
+    rows = word_rows(document, "segmented_paragraphs")
+    raw = raw if len(raw) == len(rows) else [None] * len(rows)
     return [segmented(words, text) for words, text in zip(rows, raw)]
 
 
 def _answer_words(record: Any, references: List[str]) -> List[List[str]]:
     if "segmented_answers" in record:
-        return [[_sound(word) for word in words] for words in _get(record, "segmented_answers", list)]
+        return word_rows(record, "segmented_answers")
     return [cut(text).words for text in references]
 
 
@@ -312,11 +272,11 @@ def _dureader_group(record, limits, to_train_on, counts, seen) -> Optional[Group
     """Return a question and its passages, None if it is to be left out."""
     name = _new_id(record, "question_id", seen)
     if "segmented_question" in record:
-        text = segmented(_strings(record, "segmented_question"), _get(record, "question", str, ""))
+        text = segmented(strings(record, "segmented_question"), get(record, "question", str, ""))
     else:
-        text = cut(_get(record, "question", str))
+        text = cut(get(record, "question", str))
     text = _question_text(text, limits, counts)
-    documents = _get(record, "documents", list)
+    documents = get(record, "documents", list)
     counts[MORE_DOCUMENTS] += len(documents) > MAX_DOCUMENTS
     there = []  # number of the document, its paragraphs
     for number, document in enumerate(documents[:MAX_DOCUMENTS]):
@@ -325,14 +285,14 @@ def _dureader_group(record, limits, to_train_on, counts, seen) -> Optional[Group
             there.append((number, paragraphs))
     if not there:
         raise ValueError(f"question {name}: {'no' if not documents else 'only empty'} documents")
-    references = _strings(record, "answers") if "answers" in record else []
+    references = strings(record, "answers") if "answers" in record else []
     if not to_train_on:
         chosen = [(number, paragraphs[_best(paragraphs, text.words)]) for number, paragraphs in there]
         return _group(chosen, Question(name, text, None, references), limits, counts)
     if "answer_spans" in record:
         chosen, span = _given_span(record, there, text.words)
     else:
-        chosen, span = _found_span(documents, there, text.words, _answer_words(record, references), limits)
+        chosen, span = _found_span(documents, there, text.words, _answer_words(record, references))
     if span is None or span.last >= min(limits.passage, len(chosen[span.passage][1].words)):
         counts[LEFT_OUT] += 1
         return None
@@ -356,21 +316,23 @@ def _given_span(record, there, wanted) -> Tuple[List[Tuple[int, Text]], Optional
     """Return the paragraph of each document that the file names, and the answer's place in one of them."""
     documents, chosen = record["documents"], []
     for number, paragraphs in there:
-        named = _get(documents[number], "most_related_para", int, -1)
+        named = get(documents[number], "most_related_para", int, -1)
         if not 0 <= named < len(paragraphs) or not paragraphs[named].words:
             named = _best(paragraphs, wanted)
         chosen.append((number, paragraphs[named]))
-    spans, holders = _get(record, "answer_spans", list), _get(record, "answer_docs", list, [])
+    spans, holders = get(record, "answer_spans", list), get(record, "answer_docs", list, [])
     places = {number: place for place, (number, _) in enumerate(chosen)}
-    if not spans or not holders or holders[0] not in places:
+    if not spans or not holders:
         return chosen, None
+    if type(holders[0]) is not int:
+        raise ValueError(f"'answer_docs' is {holders!r:.60}; expected the number of a document")
     span = spans[0]
     if not (isinstance(span, list) and [type(end) for end in span] == [int, int] and 0 <= span[0] <= span[1]):
         raise ValueError(f"'answer_spans' is {spans!r:.60}; expected [[first word, last word]]")
-    return chosen, Gold(places[holders[0]], *span)
+    return chosen, Gold(places[holders[0]], *span) if holders[0] in places else None
 
 
-def _found_span(documents, there, wanted, answers, limits) -> Tuple[List[Tuple[int, Text]], Optional[Gold]]:
+def _found_span(documents, there, wanted, answers) -> Tuple[List[Tuple[int, Text]], Optional[Gold]]:
     """Return the paragraph of each document that is nearest to an answer, and the best span in a selected one.
 
     As Baidu prepared the data: the answer is looked for in the documents that people selected (all, if none).
@@ -381,12 +343,14 @@ def _found_span(documents, there, wanted, answers, limits) -> Tuple[List[Tuple[i
     chosen, best = [], (0.0, None)
     selected = [number for number, _ in there if documents[number].get("is_selected")]
     for place, (number, paragraphs) in enumerate(there):
-        shares = [(recall(text.words, words), -len(text.words)) for text in paragraphs for words in answers]
-        text = paragraphs[shares.index(max(shares)) // len(answers)]
+        text = max(
+            (text for text in paragraphs if text.words),
+            key=lambda text: (max(recall(text.words, words) for words in answers), -len(text.words)),
+        )
         chosen.append((number, text))
         if not selected or number in selected:
             for words in answers:
-                f1, first, last = best_span(text.words[: limits.passage], words)
+                f1, first, last = best_span(text.words[:SEARCHED], words)
                 if f1 > best[0]:
                     best = (f1, Gold(place, first, last))
     return chosen, best[1]

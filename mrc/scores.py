@@ -8,7 +8,7 @@ BLEU-4     Papineni et al. 2002, the same characters: over all answers together,
 F1         as CMRC 2018 has it: lower case, the marks of `DROPPED` left out, a Chinese character counts as one piece
            and so does a run of others up to white space. Precision and recall come from the longest common run of
            pieces. The best over the references, mean over the questions. (CMRC 2018's own script takes the runs
-           apart with NLTK, which differs only where a comma, a bracket or a quote stands between other characters.)
+           apart with NLTK, which also parts them at ASCII signs, brackets and quotes, and English contractions.)
 EM         as CMRC 2018 has it: 1 if the answer is a reference to the character, after lower-casing and `DROPPED`.
 
 Questions without a reference that is more than white space are left out.

@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
+from itertools import chain
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese.corpus.sentences import WIDTHS, split_sentences, tokenizer
+from elmo_chinese.corpus.sentences import WIDTHS, bounded, split_sentences, tokenizer
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def cut(text: str) -> Text:
     narrow, sentence_starts = text.translate(HALF_WIDTH), _sentence_starts(text)
     words, starts = [], []
     for place, end in zip(sentence_starts, [*sentence_starts[1:], len(text)]):
-        for word in tokenizer().cut(narrow[place:end]):
+        for word in chain.from_iterable(map(tokenizer().cut, bounded(narrow[place:end]))):
             if not word.isspace():
                 words.append(text[place : place + len(word)])
                 starts.append(place)
@@ -126,12 +127,14 @@ def best_span(words: Sequence[str], answer: Sequence[str]) -> Tuple[float, int, 
         if word not in wanted:
             continue
         left, common = wanted.copy(), 0
-        # Longer than this, a run cannot be better than its first `len(answer)` words can be.
-        for last in range(first, min(len(words), first + 2 * len(answer))):
+        for last in range(first, len(words)):
+            length = last - first + 1
+            if length > len(answer) and 2 * len(answer) / (length + len(answer)) <= best[0]:
+                break  # not even with all words of the answer would it, or a longer one, be better
             if left[words[last]] > 0:
                 left[words[last]] -= 1
                 common += 1
-                f1 = 2 * common / (last - first + 1 + len(answer))
+                f1 = 2 * common / (length + len(answer))
                 if f1 > best[0]:
                     best = (f1, first, last)
     return best
