@@ -1,6 +1,7 @@
 # Finds a usable Python environment or makes .venv. Sourced by the run.sh files, from the project's folder:
 #     more_requirements=requirements-dev.txt; . ./setup.sh
-# Sets PYTHON (an interpreter that has everything), GPU (0 or 1), and the library path of CUDA's wheels.
+# Sets PYTHON (an interpreter that has everything), GPU (0 or 1), HIDDEN (1 where CUDA_VISIBLE_DEVICES hides all
+# cards), and the library path of CUDA's wheels.
 # PYTHON=/path/to/python picks the interpreter that .venv is made from. PADDLE=3.3.1 takes that version instead of
 # the pinned one, in .venv-paddle-3.3.1; on CPU only, as the GPU wheels of Paddle 3 are not in the common package index.
 
@@ -15,7 +16,7 @@ if [ -n "${PADDLE:-}" ]; then
     ! nvidia-smi -L 2>/dev/null | grep -q GPU || echo "setup: PADDLE=$PADDLE runs on the CPU only, your GPUs stay unused"
     GPU=0 requirements=$environment.txt
     sed "s/^paddlepaddle==[^ ]*/paddlepaddle==$PADDLE/; s/^numpy==[^ ;]*/numpy/" requirements-cpu.txt >"$requirements"
-elif nvidia-smi -L 2>/dev/null | grep -q GPU; then
+elif nvidia-smi -L 2>/dev/null | grep -q '^GPU [0-9]'; then
     GPU=1 requirements=requirements.txt
 else
     GPU=0 requirements=requirements-cpu.txt
@@ -70,7 +71,8 @@ if [ -z "$PYTHON" ]; then
     done
     [ -n "${base:-}" ] || fail "no Python 3.8 to 3.12 found (Paddle 2.6.2 has no wheels for others); install one, or name it: PYTHON=/path/to/python"
     version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if [ -x $environment/bin/python ] && [ "$version" = "$($environment/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
+    # One without pip is what Debian leaves behind where python3-venv is missing.
+    if $environment/bin/python -m pip --version >/dev/null 2>&1 && [ "$version" = "$($environment/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
         echo "setup: completing $environment from $requirements"
     else
         echo "setup: making $environment with Python $version from $requirements (once; some minutes)"
@@ -114,3 +116,7 @@ if [ "$GPU" = 1 ]; then
         export LD_LIBRARY_PATH="$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ;;
     esac
 fi
+
+# Cards that are hidden are not wanted.
+HIDDEN=0
+case ${CUDA_VISIBLE_DEVICES-all} in '' | -1* | NoDevFiles) HIDDEN=1 GPU=0 ;; esac

@@ -149,7 +149,91 @@ def test_a_lost_process_is_started_again_so_often(tmp_path, ends, restarts, call
         tmp_path / "python", f"echo >> {tmp_path}/calls; exit $(sed -n $(wc -l < {tmp_path}/calls)p {tmp_path}/ends)\n"
     )
     (tmp_path / "ends").write_text("".join(f"{end}\n" for end in ends), encoding="utf-8")
-    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU=0\n", encoding="utf-8")
+    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU=0 HIDDEN=0\n", encoding="utf-8")
     finished = shell(f"cp run.sh {tmp_path}; sh {tmp_path}/run.sh", MAX_RESTART=str(restarts))
     assert finished.returncode == code and len((tmp_path / "calls").read_text(encoding="utf-8")) == calls
     assert finished.stderr.count("a process was lost") == calls - 1
+
+
+LAUNCHER = """echo "$*" "cards=${{CUDA_VISIBLE_DEVICES-unset}}" > {here}/asked
+while [ $# -gt 1 ]; do [ "$1" != --log_dir ] || logs=$2; shift; done
+[ ! -e "$logs"/* ] || exit 9
+echo "{says}" > "$logs/workerlog.0"; echo "$logs" > {here}/logs; {then}
+"""
+
+
+def stand_in(tmp_path, says="", then=":", gpu=0, hidden=0):
+    """Put run.sh beside a set-up whose interpreter stands for the launcher."""
+    python = stub(tmp_path / "python", LAUNCHER.format(here=tmp_path, says=says, then=then))
+    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU={gpu} HIDDEN={hidden}\n", encoding="utf-8")
+    (tmp_path / "run.sh").write_text((ROOT / "run.sh").read_text(encoding="utf-8"), encoding="utf-8")
+    stub(tmp_path / "nvidia-smi", "echo 0; echo 1\n")
+    return f"PATH={tmp_path}:$PATH; sh {tmp_path}/run.sh"
+
+
+def test_each_run_has_an_empty_folder_of_logs_also_where_the_project_cannot_be_written(tmp_path):
+    script = stand_in(tmp_path)
+    folders = set()
+    for _ in range(2):
+        assert shell(script).returncode == 0
+        folders.add((tmp_path / "logs").read_text(encoding="utf-8").strip())
+    assert len(folders) == 2 and all(folder.startswith("log/machine_0_") for folder in folders)
+    subprocess.run(["rm", "-r", tmp_path / "log"], check=True)
+    (tmp_path / "log").write_text("in the way", encoding="utf-8")
+    assert shell(script).returncode == 0
+    elsewhere = (tmp_path / "logs").read_text(encoding="utf-8").strip()
+    assert os.path.isdir(elsewhere) and not elsewhere.startswith(("log", str(tmp_path)))
+
+
+@pytest.mark.parametrize("says, code", [("asked to stop: saved step 7; go on", 0), ("devices 1 × cpu", 15)])
+def test_a_stop_is_a_success_only_where_something_was_saved(tmp_path, says, code):
+    script = stand_in(tmp_path, says, "trap 'exit 15' TERM; while :; do sleep 0.1; done")
+    process = subprocess.Popen(["sh", "-c", f"exec {script.split('; ')[1]}"], stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 30
+    while not (tmp_path / "logs").exists():
+        assert time.time() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code and ("stopped before anything was saved" in errors) == (code != 0)
+
+
+@pytest.mark.parametrize("cards, gpu, devices, left", [
+    ("0, 1", 1, "--devices 0,1 ", "0,1"),
+    ("0,1,", 1, "--devices 0,1 ", "0,1"),
+    ("all", 1, "--devices 0,1 ", "0,1"),
+    ("1", 1, "--devices 1 ", "1"),
+    ("3", 0, "--nproc_per_node 1 ", "unset"),
+])  # fmt: skip
+def test_cards_may_be_written_in_any_way(tmp_path, cards, gpu, devices, left):
+    finished = shell(stand_in(tmp_path, gpu=gpu), CUDA_VISIBLE_DEVICES=cards)
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
+    assert finished.returncode == 0 and devices in asked and asked.strip().endswith(f"cards={left}"), finished.stderr
+
+
+@pytest.mark.parametrize("cards, gpu", [("", 0), ("-1", 0), ("NoDevFiles", 0), ("0", 1), (None, 1)])
+def test_cards_that_are_hidden_are_not_used(tmp_path, cards, gpu):
+    stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
+    stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
+    python = stub(tmp_path / "python", "exit 0\n")
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo GPU=$GPU HIDDEN=$HIDDEN"
+    environment = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
+    finished = shell(script, **environment, **({} if cards is None else {"CUDA_VISIBLE_DEVICES": cards}))
+    assert finished.stdout.splitlines()[-1] == f"GPU={gpu} HIDDEN={1 - gpu}", finished.stderr
+
+
+def test_a_lost_card_is_none(tmp_path):
+    stub(tmp_path / "nvidia-smi", "echo 'Unable to determine the device handle for GPU 0: GPU is lost'\n")
+    python = stub(tmp_path / "python", "exit 0\n")
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $GPU"
+    finished = shell(script, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
+    assert finished.stdout.strip() == "0"
+
+
+def test_an_environment_without_pip_is_made_anew(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    (tmp_path / "requirements-cpu.txt").write_text("", encoding="utf-8")
+    base = stub(tmp_path / "base", f"""case "$*" in "- "*) exit 1 ;; *) exec {sys.executable} "$@" ;; esac\n""")
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; $PYTHON -m pip --version"
+    finished = shell(script, PYTHON=str(base), PADDLE="", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert finished.returncode == 0 and "setup: making .venv" in finished.stdout, finished.stderr
