@@ -52,6 +52,7 @@ CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamm
 INFO = {
     **{"step": int, "flags": dict, "tags": list, "train_sha256": str, "progress/step": int, "progress/costs": float},
     **{"progress/best_f1": (float, type(None)), "progress/epochs_since_best": int, "progress/steps_since_epoch": int},
+    "progress/sentences": (int, type(None)),  # older ones do not count them
 }
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
 UNKNOWN_STREAM = 100
@@ -76,6 +77,7 @@ class Run(NamedTuple):
     rare: np.ndarray  # bool by word id: sometimes read as the unknown word
     dev: Optional[Text]
     steps_per_epoch: int
+    first_step: int  # of the first epoch, had the batch size always been today's: 0 unless it was changed
     total_steps: int
     fingerprint: str  # of the training lines
     dev_fingerprint: Optional[str]
@@ -83,7 +85,10 @@ class Run(NamedTuple):
 
     @property
     def last_epoch(self):
-        return math.ceil(self.total_steps / self.steps_per_epoch)
+        return math.ceil(self.epoch(self.total_steps))
+
+    def epoch(self, step):
+        return (step - self.first_step) / self.steps_per_epoch
 
 
 def average_gradients(parameters):
@@ -307,12 +312,14 @@ def set_up(options, given):
     model.tagger.train()
     optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=model.tagger.trained_parameters())
     progress = {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
+    progress["sentences"] = 0
     if found:
         checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
         progress = found.info["progress"]
     dev = read_held_out(options, options.dev_data, model.text) if options.dev_data else None
     steps = math.ceil(len(sentences) / options.batch_size)
-    total = steps * options.max_epoch
+    first = first_step(progress, len(sentences), options, found)
+    total = first + steps * options.max_epoch
     log = None
     if dist.get_rank() == 0:
         hparams = {name: getattr(options, name) for name in HPARAMS}
@@ -320,7 +327,7 @@ def set_up(options, given):
         compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
         log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
     if log:
-        report_start(options, device, found, model, sentences, dev, steps, total)
+        report_start(options, device, found, model, sentences, dev, steps, first, total)
     train, index = make_text(model, sentences, options, "train"), model.text.tag_ids
     run = Run(
         options,
@@ -331,6 +338,7 @@ def set_up(options, given):
         rare_words(model, train.encoded),
         make_text(model, dev, options, "dev") if dev else None,
         steps,
+        first,
         min(total, options.num_iterations or total),
         digest,
         fingerprint(dev) if dev else None,
@@ -339,14 +347,40 @@ def set_up(options, given):
     return run, progress
 
 
-def report_start(options, device, found, model, sentences, dev, steps, total):
+def first_step(progress, count, options, found):
+    """Return the step at which the first epoch would have begun, had the batch size always been today's.
+
+    What was trained on is counted in sentences. Where the batch size was changed within an epoch, the sentences of a
+    batch that is begun are trained on again.
+
+    Args:
+        progress: "sentences" is set to those of whole batches of today.
+        count: of training sentences.
+    """
+
+    def sizes(batch_size, epoch):
+        batches = training_batches(np.zeros(count), batch_size, options.random_seed, epoch)
+        return np.cumsum([len(batch) for batch in batches])
+
+    if progress.get("sentences") is None:  # a checkpoint of before they were counted
+        batch_size = found.info["flags"]["batch_size"]
+        epoch, batches = divmod(progress["step"], math.ceil(count / batch_size))
+        progress["sentences"] = epoch * count + int(np.sum(sizes(batch_size, epoch)[batches - 1 : batches]))
+    epoch, done = divmod(progress["sentences"], count)
+    ends = sizes(options.batch_size, epoch)
+    batches = int(np.searchsorted(ends, done, side="right"))
+    progress["sentences"] = epoch * count + (int(ends[batches - 1]) if batches else 0)
+    return progress["step"] - epoch * len(ends) - batches
+
+
+def report_start(options, device, found, model, sentences, dev, steps, first, total):
     """Print what is about to be trained, and on what."""
     tagger = model.tagger
     trained = sum(parameter.size for parameter in tagger.trained_parameters())
     frozen = sum(parameter.size for parameter in tagger.parameters()) - trained
     words = sum(len(sentence.words) for sentence in sentences)
     if found:
-        say(f"going on from {found.path}: step {found.info['step']}, epoch {found.info['step'] / steps:.2f}")
+        say(f"going on from {found.path}: step {found.info['step']}, epoch {(found.info['step'] - first) / steps:.2f}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(f"network     {', '.join(f'{name} {size}' for name, size in tagger.config.items())}")
@@ -363,7 +397,7 @@ def save_checkpoint(run, progress, scores):
     if dist.get_rank() == 0:
         info = {
             "step": progress["step"],
-            "epoch": progress["step"] / run.steps_per_epoch,
+            "epoch": run.epoch(progress["step"]),
             "progress": progress,
             "dev": None if scores is None else scores.overall._asdict(),
             "flags": vars(run.options),
@@ -387,7 +421,7 @@ def finish_epoch(run, progress, clock):
     scores = evaluate(run.model, run.dev) if run.dev else None
     loss = progress["costs"] / progress["steps_since_epoch"]
     progress["costs"], progress["steps_since_epoch"] = 0.0, 0
-    figures = {"epoch": progress["step"] / run.steps_per_epoch, "loss": loss, **mix_figures(run.model.tagger)}
+    figures = {"epoch": run.epoch(progress["step"]), "loss": loss, **mix_figures(run.model.tagger)}
     best = True
     if scores:
         best = progress["best_f1"] is None or scores.overall.f1 > progress["best_f1"]
@@ -436,10 +470,10 @@ def train(run, progress):
     lengths, epoch, stop, tokens = run.train.encoded.lengths, None, False, 0
     while not over(run, progress) and not stop:
         step = progress["step"]
-        if step // run.steps_per_epoch != epoch:
-            epoch = step // run.steps_per_epoch
+        if int(run.epoch(step)) != epoch:
+            epoch = int(run.epoch(step))
             batches = training_batches(lengths, options.batch_size, options.random_seed, epoch)
-        batch = batches[step % run.steps_per_epoch]
+        batch = batches[(step - run.first_step) % run.steps_per_epoch]
         with clock:
             try:
                 cost, stop = train_step(run, batch, step, request.asked)
@@ -449,13 +483,14 @@ def train(run, progress):
                     "go on from one of them with a lower --base_learning_rate"
                 )
         progress["step"] += 1
+        progress["sentences"] += len(batch)
         progress["costs"] += cost
         progress["steps_since_epoch"] += 1
         tokens += int(lengths[batch].sum())
         if progress["step"] % options.log_interval == 0:
             log_step(run, progress, cost, tokens / options.log_interval, clock)
             tokens = 0
-        if progress["step"] % run.steps_per_epoch == 0 or progress["step"] == run.total_steps:
+        if (progress["step"] - run.first_step) % run.steps_per_epoch == 0 or progress["step"] == run.total_steps:
             save_checkpoint(run, progress, finish_epoch(run, progress, clock))
         elif stop:
             save_checkpoint(run, progress, None)
