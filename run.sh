@@ -23,7 +23,6 @@ else
     set -- --embed_size 64 --hidden_size 256 --batch_size 32 --dropout 0.2 --max_epoch 8 --shuffle true \
         --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
     launch="--nproc_per_node ${CPU_NUM:-1}"
-    export PADDLE_DISTRI_BACKEND=gloo
     [ "$HIDDEN" = 1 ] || unset CUDA_VISIBLE_DEVICES # the launcher would look for an entry of each process in it
 fi
 if [ "${NNODES:-1}" != 1 ]; then

@@ -67,7 +67,7 @@ def start(arguments, processes=1, **more):
     return subprocess.Popen(
         [sys.executable, *(launch if processes > 1 else []), "-m", "lac.train", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PADDLE_DISTRI_BACKEND": "gloo", "GLOG_minloglevel": "2"},
+        env={**os.environ, "GLOG_minloglevel": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
