@@ -101,7 +101,16 @@ def losses(root):
 def test_two_machines_give_the_losses_of_one_process(tmp_path):
     """Each launcher takes another loopback address as its machine's; see docs/several_machines.md."""
     flags = [*SMALL, "--max_epoch", "2", "--log_interval", "1", "--cache_dir", str(tmp_path / "cache")]
-    flags += ["--dropout", "0.2", "--shuffle", "true"]  # as run.sh says without a GPU
+    flags += [
+        "--dropout",
+        "0.2",
+        "--shuffle",
+        "true",
+        "--learning_rate",
+        "0.8",
+        "--lr_schedule",
+        "linear",
+    ]  # as run.sh says without a GPU
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         master = f"127.0.0.1:{free.getsockname()[1]}"
