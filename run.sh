@@ -10,8 +10,7 @@ cd "$(dirname "$0")"
 . ./setup.sh
 
 set -- --train_path data/train --test_path data/dev --vocab_path data/vocabulary.txt --load_dir auto "$@"
-# Of this run alone; elsewhere if the project's folder cannot be written.
-logs=$({ mkdir -p log && mktemp -d "log/machine_${RANK:-0}_XXXXXX"; } 2>/dev/null || mktemp -d)
+logs=$(log_folder "machine_${RANK:-0}")
 if [ "$GPU" = 1 ]; then
     echo "run: GPUs ${CUDA_VISIBLE_DEVICES:-(all)}, released sizes: embed 512, hidden 4096, 2 layers, batch 128, 20 steps"
     devices=$(printf %s "${CUDA_VISIBLE_DEVICES:-all}" | tr -d ' ' | sed 's/,*$//')
@@ -23,7 +22,6 @@ else
     set -- --embed_size 64 --hidden_size 256 --batch_size 32 --dropout 0.2 --max_epoch 8 --shuffle true \
         --learning_rate 0.8 --lr_schedule linear --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
     launch="--nproc_per_node ${CPU_NUM:-1}"
-    [ "$HIDDEN" = 1 ] || unset CUDA_VISIBLE_DEVICES # the launcher would look for an entry of each process in it
 fi
 if [ "${NNODES:-1}" != 1 ]; then
     : "${MASTER:?NNODES=$NNODES needs MASTER=address:port of the first machine}" "${RANK:?and RANK=0, 1, … of this one}"

@@ -1,7 +1,6 @@
 # Finds a usable Python environment or makes .venv. Sourced by the run.sh files, from the project's folder:
 #     more_requirements=requirements-dev.txt; . ./setup.sh
-# Sets PYTHON (an interpreter that has everything), GPU (0 or 1), HIDDEN (1 where CUDA_VISIBLE_DEVICES hides all
-# cards), and the library path of CUDA's wheels.
+# Sets PYTHON (an interpreter that has everything), GPU (0 or 1), and the library path of CUDA's wheels.
 # PYTHON=/path/to/python picks the interpreter that .venv is made from. PADDLE=3.3.1 takes that version instead of
 # the pinned one, in .venv-paddle-3.3.1; on CPU only, as the GPU wheels of Paddle 3 are not in the common package index.
 
@@ -10,13 +9,24 @@ fail() {
     exit 1
 }
 
+# has_card: true if the driver sees a card that answers.
+has_card() {
+    nvidia-smi -L 2>/dev/null | grep -q '^GPU [0-9]'
+}
+
+# log_folder NAME: makes a folder for the launcher's logs of one run and prints its path; a temporary one if the
+# project's folder cannot be written.
+log_folder() {
+    { mkdir -p log && mktemp -d "log/$1_XXXXXX"; } 2>/dev/null || mktemp -d
+}
+
 environment=.venv
 if [ -n "${PADDLE:-}" ]; then
     environment=.venv-paddle-$PADDLE
-    ! nvidia-smi -L 2>/dev/null | grep -q GPU || echo "setup: PADDLE=$PADDLE runs on the CPU only, your GPUs stay unused"
+    ! has_card || echo "setup: PADDLE=$PADDLE runs on the CPU only, your GPUs stay unused"
     GPU=0 requirements=$environment.txt
     sed "s/^paddlepaddle==[^ ]*/paddlepaddle==$PADDLE/; s/^numpy==[^ ;]*/numpy/" requirements-cpu.txt >"$requirements"
-elif nvidia-smi -L 2>/dev/null | grep -q '^GPU [0-9]'; then
+elif has_card; then
     GPU=1 requirements=requirements.txt
 else
     GPU=0 requirements=requirements-cpu.txt
@@ -117,6 +127,9 @@ if [ "$GPU" = 1 ]; then
     esac
 fi
 
-# Cards that are hidden are not wanted.
-HIDDEN=0
-case ${CUDA_VISIBLE_DEVICES-all} in '' | -1* | NoDevFiles) HIDDEN=1 GPU=0 ;; esac
+# Cards that are hidden are not wanted, and stay hidden. Where there is none, the launcher must not find the list: it
+# would look for an entry of each process in it.
+case ${CUDA_VISIBLE_DEVICES-all} in
+'' | -1* | NoDevFiles) GPU=0 ;;
+*) [ "$GPU" = 1 ] || unset CUDA_VISIBLE_DEVICES ;;
+esac

@@ -26,9 +26,7 @@ fi
 set -- --train_data lac/data/train.txt --dev_data lac/data/dev.txt --pretrain_elmo_model_path "$ELMO" \
     --model_save_dir "$folder" --load_dir auto "$@"
 if [ "$GPU" = 0 ] && [ "${CPU_NUM:-1}" -gt 1 ]; then
-    [ "$HIDDEN" = 1 ] || unset CUDA_VISIBLE_DEVICES # the launcher would look for an entry of each process in it
-    logs=$({ mkdir -p log && mktemp -d log/lac_XXXXXX; } 2>/dev/null || mktemp -d) # of this run alone
-    "$PYTHON" -m paddle.distributed.launch --nproc_per_node "$CPU_NUM" --log_level WARNING --log_dir "$logs" \
+    "$PYTHON" -m paddle.distributed.launch --nproc_per_node "$CPU_NUM" --log_level WARNING --log_dir "$(log_folder lac)" \
         "$PYTHON" -m lac.train "$@"
 else
     "$PYTHON" -m lac.train "$@"

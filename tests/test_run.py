@@ -147,6 +147,26 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     assert "going on from" in finished.stdout and finished.returncode == 0
 
 
+def stand_in(tmp_path, launcher, gpu=0):
+    """Return the command of a run.sh whose interpreter has everything, and does these lines as the launcher."""
+    others = 'case "$*" in *paddle.distributed.launch*) ;; *) exit 0 ;; esac'
+    python = stub(tmp_path / "python", f"{others}\n{launcher}\n")
+    stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
+    listed = "echo GPU 0: a card" if gpu else ":"
+    stub(tmp_path / "nvidia-smi", f"case $1 in -L) {listed} ;; *) echo 0; echo 1 ;; esac\n")
+    for name in ("run.sh", "setup.sh"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return f"env PATH={tmp_path}:$PATH PYTHON={python} PADDLE= sh {tmp_path}/run.sh"
+
+
+def looks(tmp_path, says="", then=":"):
+    """Return a launcher that writes down what it is asked, wants an empty folder of logs, and logs a line."""
+    return f"""echo "$*" "cards=${{CUDA_VISIBLE_DEVICES-unset}}" > {tmp_path}/asked
+    while [ $# -gt 1 ]; do [ "$1" != --log_dir ] || logs=$2; shift; done
+    [ ! -e "$logs"/* ] || exit 9
+    echo "{says}" > "$logs/workerlog.0"; echo "$logs" > {tmp_path}/logs; {then}"""
+
+
 @pytest.mark.parametrize("ends, restarts, calls, code", [
     ([247, 250, 0], 3, 3, 0),  # lost, lost, trained
     ([247, 250, 0], 1, 2, 250),
@@ -154,34 +174,15 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     ([1, 0], 3, 1, 1),  # train.py said what is wrong
 ])  # fmt: skip
 def test_a_lost_process_is_started_again_so_often(tmp_path, ends, restarts, calls, code):
-    python = stub(
-        tmp_path / "python", f"echo >> {tmp_path}/calls; exit $(sed -n $(wc -l < {tmp_path}/calls)p {tmp_path}/ends)\n"
-    )
+    ending = f"echo >> {tmp_path}/calls; exit $(sed -n $(wc -l < {tmp_path}/calls)p {tmp_path}/ends)"
     (tmp_path / "ends").write_text("".join(f"{end}\n" for end in ends), encoding="utf-8")
-    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU=0 HIDDEN=0\n", encoding="utf-8")
-    finished = shell(f"cp run.sh {tmp_path}; sh {tmp_path}/run.sh", MAX_RESTART=str(restarts))
+    finished = shell(stand_in(tmp_path, ending), MAX_RESTART=str(restarts))
     assert finished.returncode == code and len((tmp_path / "calls").read_text(encoding="utf-8")) == calls
     assert finished.stderr.count("a process was lost") == calls - 1
 
 
-LAUNCHER = """echo "$*" "cards=${{CUDA_VISIBLE_DEVICES-unset}}" > {here}/asked
-while [ $# -gt 1 ]; do [ "$1" != --log_dir ] || logs=$2; shift; done
-[ ! -e "$logs"/* ] || exit 9
-echo "{says}" > "$logs/workerlog.0"; echo "$logs" > {here}/logs; {then}
-"""
-
-
-def stand_in(tmp_path, says="", then=":", gpu=0, hidden=0):
-    """Put run.sh beside a set-up whose interpreter stands for the launcher."""
-    python = stub(tmp_path / "python", LAUNCHER.format(here=tmp_path, says=says, then=then))
-    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU={gpu} HIDDEN={hidden}\n", encoding="utf-8")
-    (tmp_path / "run.sh").write_text((ROOT / "run.sh").read_text(encoding="utf-8"), encoding="utf-8")
-    stub(tmp_path / "nvidia-smi", "echo 0; echo 1\n")
-    return f"PATH={tmp_path}:$PATH; sh {tmp_path}/run.sh"
-
-
 def test_each_run_has_an_empty_folder_of_logs_also_where_the_project_cannot_be_written(tmp_path):
-    script = stand_in(tmp_path)
+    script = stand_in(tmp_path, looks(tmp_path))
     folders = set()
     for _ in range(2):
         assert shell(script).returncode == 0
@@ -196,8 +197,8 @@ def test_each_run_has_an_empty_folder_of_logs_also_where_the_project_cannot_be_w
 
 @pytest.mark.parametrize("says, code", [("asked to stop: saved step 7; go on", 0), ("devices 1 × cpu", 15)])
 def test_a_stop_is_a_success_only_where_something_was_saved(tmp_path, says, code):
-    script = stand_in(tmp_path, says, "trap 'exit 15' TERM; while :; do sleep 0.1; done")
-    process = subprocess.Popen(["sh", "-c", f"exec {script.split('; ')[1]}"], stderr=subprocess.PIPE, text=True)
+    script = stand_in(tmp_path, looks(tmp_path, says, "trap 'exit 15' TERM; while :; do sleep 0.1; done"))
+    process = subprocess.Popen(["sh", "-c", f"exec {script}"], stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 30
     while not (tmp_path / "logs").exists():
         assert time.time() < deadline
@@ -215,7 +216,7 @@ def test_a_stop_is_a_success_only_where_something_was_saved(tmp_path, says, code
     ("3", 0, "--nproc_per_node 1 ", "unset"),
 ])  # fmt: skip
 def test_cards_may_be_written_in_any_way(tmp_path, cards, gpu, devices, left):
-    finished = shell(stand_in(tmp_path, gpu=gpu), CUDA_VISIBLE_DEVICES=cards)
+    finished = shell(stand_in(tmp_path, looks(tmp_path), gpu), CUDA_VISIBLE_DEVICES=cards)
     asked = (tmp_path / "asked").read_text(encoding="utf-8")
     assert finished.returncode == 0 and devices in asked and asked.strip().endswith(f"cards={left}"), finished.stderr
 
@@ -225,10 +226,11 @@ def test_cards_that_are_hidden_are_not_used(tmp_path, cards, gpu):
     stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
     stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
     python = stub(tmp_path / "python", "exit 0\n")
-    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo GPU=$GPU HIDDEN=$HIDDEN"
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo GPU=$GPU cards=${{CUDA_VISIBLE_DEVICES-unset}}"
     environment = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
     finished = shell(script, **environment, **({} if cards is None else {"CUDA_VISIBLE_DEVICES": cards}))
-    assert finished.stdout.splitlines()[-1] == f"GPU={gpu} HIDDEN={1 - gpu}", finished.stderr
+    left = "unset" if cards is None else cards  # hidden ones stay hidden
+    assert finished.stdout.splitlines()[-1] == f"GPU={gpu} cards={left}", finished.stderr
 
 
 def test_a_lost_card_is_none(tmp_path):
