@@ -311,8 +311,7 @@ def set_up(options, given):
         raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
     model.tagger.train()
     optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=model.tagger.trained_parameters())
-    progress = {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
-    progress["sentences"] = 0
+    progress = dict(step=0, sentences=0, best_f1=None, epochs_since_best=0, costs=0.0, steps_since_epoch=0)
     if found:
         checkpoint.restore_optimizer(optimizer, model.tagger, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
         progress = found.info["progress"]
@@ -470,10 +469,11 @@ def train(run, progress):
     lengths, epoch, stop, tokens = run.train.encoded.lengths, None, False, 0
     while not over(run, progress) and not stop:
         step = progress["step"]
-        if int(run.epoch(step)) != epoch:
-            epoch = int(run.epoch(step))
+        number, place = divmod(step - run.first_step, run.steps_per_epoch)
+        if number != epoch:
+            epoch = number
             batches = training_batches(lengths, options.batch_size, options.random_seed, epoch)
-        batch = batches[(step - run.first_step) % run.steps_per_epoch]
+        batch = batches[place]
         with clock:
             try:
                 cost, stop = train_step(run, batch, step, request.asked)
@@ -490,7 +490,7 @@ def train(run, progress):
         if progress["step"] % options.log_interval == 0:
             log_step(run, progress, cost, tokens / options.log_interval, clock)
             tokens = 0
-        if (progress["step"] - run.first_step) % run.steps_per_epoch == 0 or progress["step"] == run.total_steps:
+        if place + 1 == run.steps_per_epoch or progress["step"] == run.total_steps:
             save_checkpoint(run, progress, finish_epoch(run, progress, clock))
         elif stop:
             save_checkpoint(run, progress, None)
