@@ -20,7 +20,7 @@ if [ "$GPU" = 1 ]; then
 else
     echo "run: no GPU used: training a small model on CPU (embed 64, hidden 256, 2 layers, batch 32, 20 steps)"
     set -- --embed_size 64 --hidden_size 256 --batch_size 32 --dropout 0.2 --max_epoch 8 --shuffle true \
-        --learning_rate 0.8 --lr_schedule linear --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
+        --learning_rate 0.4 --lr_schedule linear --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
     launch="--nproc_per_node ${CPU_NUM:-1}"
 fi
 if [ "${NNODES:-1}" != 1 ]; then

@@ -107,7 +107,7 @@ def test_two_machines_give_the_losses_of_one_process(tmp_path):
         "--shuffle",
         "true",
         "--learning_rate",
-        "0.8",
+        "0.4",
         "--lr_schedule",
         "linear",
     ]  # as run.sh says without a GPU
