@@ -10,21 +10,22 @@ cd "$(dirname "$0")"
 . ./setup.sh
 
 set -- --train_path data/train --test_path data/dev --vocab_path data/vocabulary.txt --load_dir auto "$@"
-logs=log
+logs=$(log_folder "machine_${RANK:-0}")
 if [ "$GPU" = 1 ]; then
     echo "run: GPUs ${CUDA_VISIBLE_DEVICES:-(all)}, released sizes: embed 512, hidden 4096, 2 layers, batch 128, 20 steps"
-    launch="--devices ${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)}"
+    devices=$(printf %s "${CUDA_VISIBLE_DEVICES:-all}" | tr -d ' ' | sed 's/,*$//')
+    [ "$devices" != all ] || devices=$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd, -)
+    launch="--devices $devices"
+    [ -z "${CUDA_VISIBLE_DEVICES:-}" ] || export CUDA_VISIBLE_DEVICES="$devices"
 else
     echo "run: no GPU used: training a small model on CPU (embed 64, hidden 256, 2 layers, batch 32, 20 steps)"
     set -- --embed_size 64 --hidden_size 256 --batch_size 32 --dropout 0.2 --max_epoch 8 --shuffle true \
-        --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
+        --learning_rate 0.4 --lr_schedule linear --log_interval 20 --dev_interval 77 --save_interval 100 "$@"
     launch="--nproc_per_node ${CPU_NUM:-1}"
-    export PADDLE_DISTRI_BACKEND=gloo
 fi
 if [ "${NNODES:-1}" != 1 ]; then
     : "${MASTER:?NNODES=$NNODES needs MASTER=address:port of the first machine}" "${RANK:?and RANK=0, 1, … of this one}"
     launch="$launch --nnodes $NNODES --master $MASTER --rank $RANK"
-    logs=log/machine_$RANK # they may share the project's folder
 fi
 
 # Asked to stop, the launcher must hear it once (a second time it hurries), so Ctrl-C must not reach it besides.
@@ -47,8 +48,13 @@ while :; do
     echo "run: a process was lost (status $status); going on from the newest checkpoint, restarts left: $((restarts -= 1))" >&2
 done
 if [ -n "$stopped" ]; then
-    case $status in 2 | 15) status=0 ;; esac
-    tail -n 4 "$logs/workerlog.0" # the launcher has stopped passing it on by now
+    # The launcher has stopped passing on by now what the first process says; those of other machines say nothing.
+    [ ! -f "$logs/workerlog.0" ] || tail -n 4 "$logs/workerlog.0"
+    if [ "${RANK:-0}" != 0 ] || grep -qs "^asked to stop: saved step\|^trained to step" "$logs/workerlog.0"; then
+        case $status in 2 | 15) status=0 ;; esac
+    else
+        echo "run: stopped before anything was saved" >&2
+    fi
 fi
 [ "$status" = 0 ] || echo "run: ended with an error; the output of every process is in $logs/workerlog.*" >&2
 exit "$status"

@@ -9,13 +9,51 @@ fail() {
     exit 1
 }
 
+# has_card: true if the driver sees a card that answers.
+has_card() {
+    nvidia-smi -L 2>/dev/null | grep -q '^GPU [0-9]'
+}
+
+# log_folder NAME: makes a folder for the launcher's logs of one run and prints its path; a temporary one if the
+# project's folder cannot be written.
+log_folder() {
+    { mkdir -p log && mktemp -d "log/$1_XXXXXX"; } 2>/dev/null || mktemp -d
+}
+
+# train_task PACKAGE WHAT FLAG...: trains a task of this project (lac: a tagger) on its sample data, with ELMo from ELMO,
+# unset: from the checkpoint of `sh run.sh`, empty: without. Sets folder to the run's. Call it when PYTHON is there.
+train_task() {
+    task=$1 what=$2 folder=$1_model
+    shift 2
+    if [ -z "${ELMO+set}" ]; then
+        if [ ! -f checkpoints/latest ]; then
+            echo "$task/run.sh: no biLM in checkpoints/ yet; first: sh run.sh" >&2
+            exit 1
+        fi
+        ELMO=checkpoints/$(cat checkpoints/latest)
+    fi
+    if [ -n "$ELMO" ]; then
+        echo "$task/run.sh: training a $what on $task/data with ELMo from $ELMO"
+    else
+        folder=${folder}_baseline
+        echo "$task/run.sh: training a $what on $task/data without ELMo"
+    fi
+    set -- -m "$task.train" --pretrain_elmo_model_path "$ELMO" --model_save_dir "$folder" --load_dir auto "$@"
+    if [ "$GPU" = 0 ] && [ "${CPU_NUM:-1}" -gt 1 ]; then
+        "$PYTHON" -m paddle.distributed.launch --nproc_per_node "$CPU_NUM" --log_level WARNING \
+            --log_dir "$(log_folder "$task")" "$PYTHON" "$@"
+    else
+        "$PYTHON" "$@"
+    fi
+}
+
 environment=.venv
 if [ -n "${PADDLE:-}" ]; then
     environment=.venv-paddle-$PADDLE
-    ! nvidia-smi -L 2>/dev/null | grep -q GPU || echo "setup: PADDLE=$PADDLE runs on the CPU only, your GPUs stay unused"
+    ! has_card || echo "setup: PADDLE=$PADDLE runs on the CPU only, your GPUs stay unused"
     GPU=0 requirements=$environment.txt
     sed "s/^paddlepaddle==[^ ]*/paddlepaddle==$PADDLE/; s/^numpy==[^ ;]*/numpy/" requirements-cpu.txt >"$requirements"
-elif nvidia-smi -L 2>/dev/null | grep -q GPU; then
+elif has_card; then
     GPU=1 requirements=requirements.txt
 else
     GPU=0 requirements=requirements-cpu.txt
@@ -70,7 +108,8 @@ if [ -z "$PYTHON" ]; then
     done
     [ -n "${base:-}" ] || fail "no Python 3.8 to 3.12 found (Paddle 2.6.2 has no wheels for others); install one, or name it: PYTHON=/path/to/python"
     version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if [ -x $environment/bin/python ] && [ "$version" = "$($environment/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
+    # One without pip is what Debian leaves behind where python3-venv is missing.
+    if $environment/bin/python -m pip --version >/dev/null 2>&1 && [ "$version" = "$($environment/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" ]; then
         echo "setup: completing $environment from $requirements"
     else
         echo "setup: making $environment with Python $version from $requirements (once; some minutes)"
@@ -114,3 +153,10 @@ if [ "$GPU" = 1 ]; then
         export LD_LIBRARY_PATH="$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ;;
     esac
 fi
+
+# Cards that are hidden are not wanted, and stay hidden. Where there is none, the launcher must not find the list: it
+# would look for an entry of each process in it.
+case ${CUDA_VISIBLE_DEVICES-all} in
+'' | -1* | NoDevFiles) GPU=0 ;;
+*) [ "$GPU" = 1 ] || unset CUDA_VISIBLE_DEVICES ;;
+esac

@@ -160,7 +160,6 @@ def gather_states(states):
 def report_start(run, device, found, progress):
     """Print what is about to be trained, on what, and for how long."""
     options, step = run.options, progress["step"]
-    end = progress["tokens"] + (run.total_steps - step) * run.words_per_step
     parameters = sum(parameter.size for parameter in run.lm.parameters())
     # Value, gradient and optimizer state of each parameter, and what the backward pass keeps of a step.
     copies = 4 if options.optim == "adam" else 3
@@ -192,7 +191,7 @@ def report_start(run, device, found, progress):
         )
     say(
         f"steps       {step} → {run.total_steps} of {reader.rows} rows × {options.num_steps} words "
-        f"({run.epoch(end):.2f} epochs), seed {options.random_seed}"
+        f"({run.epoch(run.all_tokens(progress)):.2f} epochs), seed {options.random_seed}"
     )
 
 
@@ -331,6 +330,10 @@ class Run(NamedTuple):
     def epoch(self, tokens):
         return tokens / self.train_reader.tokens_per_epoch
 
+    def all_tokens(self, progress):
+        """Return the words that will have been trained on after the last step."""
+        return progress["tokens"] + (self.total_steps - progress["step"]) * self.words_per_step
+
 
 def set_up(options, given):
     """Make everything a run needs; return the `Run`, and `(progress, states)` to start the loop with."""
@@ -338,15 +341,16 @@ def set_up(options, given):
     found = checkpoint_to_resume(options, given)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
+    # What the loop carries from step to step, besides parameters, optimizer and states.
+    progress = {"step": 0, "tokens": 0, "best": None, "losses": 0.0, "steps_since_log": 0}
+    if found:
+        progress = found.info["progress"]
+    total_steps = count_steps(options, train_reader, progress)
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
-    # What the loop carries from step to step, besides parameters and optimizer.
-    progress, states = {"step": 0, "tokens": 0, "best": None, "losses": 0.0, "steps_since_log": 0}, None
     if options.load_pretraining_params:
         init_pretraining_params(None, options.load_pretraining_params, lm)
-    if found:
-        progress, states = resume(found, lm, optimizer, train_reader, options)
-    total_steps = count_steps(options, train_reader, progress)
+    states = resume(found, lm, optimizer, train_reader, options) if found else None
     model = data_parallel(lm) if dist.get_world_size() > 1 else lm
     log = open_log(options, vocabulary, train_reader.rows, progress["step"]) if dist.get_rank() == 0 else None
     run = Run(options, vocabulary, lm, model, optimizer, train_reader, dev_reader, total_steps, log)
@@ -366,7 +370,7 @@ def open_log(options, vocabulary, rows, step):
 
 
 def resume(found, lm, optimizer, train_reader, options):
-    """Put everything back to where a checkpoint was; return what the loop carries."""
+    """Put everything back to where a checkpoint was; return the states of this process's rows."""
     if OLD_NAMES.get(found.info["optim"], found.info["optim"]) != OLD_NAMES.get(options.optim, options.optim):
         raise OptionError(f"--optim is {options.optim}, but the checkpoint's is {found.info['optim']}; leave it out")
     train_reader.load_state_dict(found.state)
@@ -379,8 +383,7 @@ def resume(found, lm, optimizer, train_reader, options):
     lm.set_state_dict(found.model)
     checkpoint.restore_optimizer(optimizer, lm, found.optimizer, where / checkpoint.OPTIMIZER_FILE)
     mine = slice(train_reader.first_row, train_reader.first_row + train_reader.batch_size)
-    states = tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
-    return found.info["progress"], states
+    return tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
 
 
 def save_checkpoint(run, progress, states, dev):
@@ -449,12 +452,10 @@ def write_vectors(run):
     run.log.write_vectors(vocabulary.decode(ids), run.lm.lstm.embedding.numpy()[ids])
 
 
-def rate_of_step(run, progress):
+def linear_rate(run, progress):
     """Return the learning rate of the next step: the same in every process and after a resume."""
-    if run.options.lr_schedule == "constant":
-        return run.options.learning_rate
-    left = (run.total_steps - progress["step"]) * run.words_per_step
-    return run.options.learning_rate * left / (progress["tokens"] + left)
+    words = run.all_tokens(progress)
+    return run.options.learning_rate * (words - progress["tokens"]) / words
 
 
 def train(run, progress, states):
@@ -466,7 +467,8 @@ def train(run, progress, states):
             step = progress["step"] + 1
             batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
             states = reset_rows(states, options.reset_states, random)
-            run.optimizer.set_lr(rate_of_step(run, progress))
+            if options.lr_schedule == "linear":
+                run.optimizer.set_lr(linear_rate(run, progress))
             more = (options.accumulate, options.max_grad_norm, request.asked)
             try:
                 loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)

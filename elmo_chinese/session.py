@@ -1,6 +1,7 @@
 """What every training program does around its loop: device, checkpoint to go on from, a request to stop."""
 
 import argparse
+import os
 import platform
 import signal
 from pathlib import Path
@@ -53,6 +54,8 @@ def choose_device(use_gpu: Optional[bool]) -> str:
     device = "gpu" if there and use_gpu is not False else "cpu"
     paddle.set_device(device)
     if dist.ParallelEnv().world_size > 1:
+        if device == "cpu":  # else Paddle built for GPUs takes the card again
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         dist.init_parallel_env()
     return device
 

@@ -31,6 +31,7 @@ from paddle import nn
 INFO = {
     **{"step": int, "flags": dict, "train_sha256": str, "progress/step": int, "progress/costs": float},
     **{"progress/best_f1": (float, type(None)), "progress/epochs_since_best": int, "progress/steps_since_epoch": int},
+    "progress/examples": (int, type(None)),  # older ones do not count them
 }
 
 
@@ -56,6 +57,7 @@ class Task(NamedTuple):
         parts: what a checkpoint holds besides: entries of `checkpoint.json`, arrays, text of the vocabulary.
         train_sha256, dev_sha256: of the examples.
         log: of the first process.
+        first_step: of the first epoch, had the batch size always been today's: 0 unless it was changed.
     """
 
     options: argparse.Namespace
@@ -70,6 +72,7 @@ class Task(NamedTuple):
     train_sha256: str
     dev_sha256: Optional[str]
     log: Optional[MetricsLog]
+    first_step: int
 
     @property
     def steps_per_epoch(self) -> int:
@@ -77,14 +80,22 @@ class Task(NamedTuple):
 
     @property
     def total_steps(self) -> int:
-        total = self.steps_per_epoch * self.options.max_epoch
+        total = self.first_step + self.steps_per_epoch * self.options.max_epoch
         return min(total, self.options.num_iterations or total)
+
+    @property
+    def last_epoch(self) -> int:
+        return math.ceil(self.epoch(self.total_steps))
+
+    def epoch(self, step: int) -> float:
+        """Return how often the examples were trained on when so many steps are done."""
+        return (step - self.first_step) / self.steps_per_epoch
 
 
 # --- one step ---
 
 
-def average_gradients(parameters: Sequence[paddle.Tensor]) -> None:
+def sum_gradients(parameters: Sequence[paddle.Tensor]) -> None:
     """Replace each gradient by the sum over all processes; one that has no examples this time adds nothing."""
     if dist.get_world_size() == 1:
         return
@@ -116,7 +127,7 @@ def train_step(task: Task, batch: np.ndarray, step: int, stop: bool = False) -> 
         total = float(cost)
     total, asked = all_reduce_sum([total, float(stop)])
     parameters = task.network.trained_parameters()
-    average_gradients(parameters)
+    sum_gradients(parameters)
     norm = gradient_norm(parameters)
     if not (math.isfinite(total) and math.isfinite(norm)):
         task.optimizer.clear_grad()
@@ -144,7 +155,7 @@ def save_checkpoint(task: Task, progress: Dict[str, Any], result: Optional[Resul
         info, state, vocabulary = task.parts
         info = {
             "step": progress["step"],
-            "epoch": progress["step"] / task.steps_per_epoch,
+            "epoch": task.epoch(progress["step"]),
             "progress": progress,
             "dev": result and result.dev,
             "flags": vars(task.options),
@@ -168,11 +179,40 @@ def restore_training(optimizer, network: nn.Layer, found: Optional[Checkpoint], 
         OptionError: the checkpoint is of other examples.
     """
     if not found:
-        return {"step": 0, "best_f1": None, "epochs_since_best": 0, "costs": 0.0, "steps_since_epoch": 0}
+        return dict(step=0, examples=0, best_f1=None, epochs_since_best=0, costs=0.0, steps_since_epoch=0)
     if train_sha256 != found.info["train_sha256"]:
         raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
     checkpoint.restore_optimizer(optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
-    return found.info["progress"]
+    return {"examples": None, **found.info["progress"]}
+
+
+def first_step(
+    progress: Dict[str, Any], count: int, batch_size: int, seed: int, found: Optional[Checkpoint] = None
+) -> int:
+    """Return the step at which the first epoch would have begun, had the batch size always been today's.
+
+    What was trained on is counted in examples. Where the batch size was changed within an epoch, the examples of a
+    batch that is begun are trained on again.
+
+    Args:
+        progress: "examples" is set to those of whole batches of today.
+        count: of examples to train on. batch_size, seed: of `training_batches`.
+        found: where the progress is from; its flags say the batch size of before examples were counted.
+    """
+
+    def sizes(batch_size, epoch):
+        batches = training_batches(np.zeros(count), batch_size, seed, epoch)
+        return np.cumsum([len(batch) for batch in batches])
+
+    if progress["examples"] is None:
+        before = found.info["flags"]["batch_size"]
+        epoch, batches = divmod(progress["step"], math.ceil(count / before))
+        progress["examples"] = epoch * count + int(np.sum(sizes(before, epoch)[batches - 1 : batches]))
+    epoch, done = divmod(progress["examples"], count)
+    ends = sizes(batch_size, epoch)
+    batches = int(np.searchsorted(ends, done, side="right"))
+    progress["examples"] = epoch * count + (int(ends[batches - 1]) if batches else 0)
+    return progress["step"] - epoch * len(ends) - batches
 
 
 # --- the end of a pass ---
@@ -187,7 +227,7 @@ def finish_epoch(task: Task, progress: Dict[str, Any], clock: StepClock) -> Opti
         task.network.train()
     loss = progress["costs"] / progress["steps_since_epoch"]
     progress["costs"], progress["steps_since_epoch"] = 0.0, 0
-    figures = {"epoch": progress["step"] / task.steps_per_epoch, "loss": loss, **mix_figures(task.network.encoder)}
+    figures = {"epoch": task.epoch(progress["step"]), "loss": loss, **mix_figures(task.network.encoder)}
     best = True
     if result:
         best = progress["best_f1"] is None or result.score > progress["best_f1"]
@@ -203,8 +243,7 @@ def finish_epoch(task: Task, progress: Dict[str, Any], clock: StepClock) -> Opti
 
 def report_epoch(task: Task, figures: Dict[str, float], best: bool, left: float) -> None:
     """Print the figures of a pass."""
-    last_epoch = math.ceil(task.total_steps / task.steps_per_epoch)
-    text = f"epoch {figures['epoch']:.4g}/{last_epoch}  loss {figures['loss']:.4f}"
+    text = f"epoch {figures['epoch']:.4g}/{task.last_epoch}  loss {figures['loss']:.4f}"
     if task.evaluate:
         text += f"  {task.describe(figures)}" + ("  best so far" if best else "")
     if "gamma" in figures:
@@ -228,10 +267,11 @@ def train(task: Task, progress: Dict[str, Any]) -> None:
     epoch, stop, tokens = None, False, 0
     while not over(task, progress) and not stop:
         step = progress["step"]
-        if step // task.steps_per_epoch != epoch:
-            epoch = step // task.steps_per_epoch
+        number, place = divmod(step - task.first_step, task.steps_per_epoch)
+        if number != epoch:
+            epoch = number
             batches = training_batches(task.lengths, task.batch_size, options.random_seed, epoch)
-        batch = batches[step % task.steps_per_epoch]
+        batch = batches[place]
         with clock:
             try:
                 cost, stop = train_step(task, batch, step, request.asked)
@@ -241,13 +281,14 @@ def train(task: Task, progress: Dict[str, Any]) -> None:
                     "go on from one of them with a lower --base_learning_rate"
                 )
         progress["step"] += 1
+        progress["examples"] += len(batch)
         progress["costs"] += cost
         progress["steps_since_epoch"] += 1
         tokens += int(task.lengths[batch].sum())
         if progress["step"] % options.log_interval == 0:
             log_step(task, progress, cost, tokens / options.log_interval, clock)
             tokens = 0
-        if progress["step"] % task.steps_per_epoch == 0 or progress["step"] == task.total_steps:
+        if place + 1 == task.steps_per_epoch or progress["step"] == task.total_steps:
             save_checkpoint(task, progress, finish_epoch(task, progress, clock))
         elif stop:
             save_checkpoint(task, progress, None)
@@ -302,7 +343,7 @@ def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional
     frozen = sum(parameter.size for parameter in network.parameters()) - trained
     if found:
         step = found.info["step"]
-        say(f"going on from {found.path}: step {step}, epoch {step / task.steps_per_epoch:.2f}")
+        say(f"going on from {found.path}: step {step}, epoch {task.epoch(step):.2f}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(f"network     {', '.join(f'{name} {size}' for name, size in sizes.items())}")

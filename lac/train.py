@@ -232,18 +232,19 @@ def set_up(options, given):
         log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
     encoded = tagging.encode(model, [sentence.words for sentence in sentences])
     training = Task(
-        options,
-        tagger,
-        optimizer,
-        encoded.lengths,
-        options.batch_size,
-        None,
-        None,
-        describe_epoch,
-        (tagging.model_info(model), tagging.model_state(model), tagging.vocabulary_text(model)),
-        digest,
-        fingerprint(dev) if dev else None,
-        log,
+        options=options,
+        network=tagger,
+        optimizer=optimizer,
+        lengths=encoded.lengths,
+        batch_size=options.batch_size,
+        cost=None,
+        evaluate=None,
+        describe=describe_epoch,
+        parts=(tagging.model_info(model), tagging.model_state(model), tagging.vocabulary_text(model)),
+        train_sha256=digest,
+        dev_sha256=fingerprint(dev) if dev else None,
+        log=log,
+        first_step=task.first_step(progress, len(sentences), options.batch_size, options.random_seed, found),
     )
     if log:
         words = sum(len(sentence.words) for sentence in sentences)

@@ -8,29 +8,10 @@ set -eu
 cd "$(dirname "$0")/.."
 . ./setup.sh
 
-folder=mrc_model
-if [ -z "${ELMO+set}" ]; then
-    if [ ! -f checkpoints/latest ]; then
-        echo "mrc/run.sh: no biLM in checkpoints/ yet; first: sh run.sh" >&2
-        exit 1
-    fi
-    ELMO=checkpoints/$(cat checkpoints/latest)
-fi
-if [ -n "$ELMO" ]; then
-    echo "mrc/run.sh: training a reader on mrc/data with ELMo from $ELMO"
-else
-    folder=mrc_model_baseline
-    echo "mrc/run.sh: training a reader on mrc/data without ELMo"
-fi
-
-set -- --train_data mrc/data/train.json --dev_data mrc/data/dev.json --pretrain_elmo_model_path "$ELMO" \
-    --model_save_dir "$folder" --load_dir auto "$@"
-if [ "$GPU" = 0 ] && [ "${CPU_NUM:-1}" -gt 1 ]; then
-    export PADDLE_DISTRI_BACKEND=gloo
-    "$PYTHON" -m paddle.distributed.launch --nproc_per_node "$CPU_NUM" --log_level WARNING --log_dir log \
-        "$PYTHON" -m mrc.train "$@"
-else
-    "$PYTHON" -m mrc.train "$@"
-fi
+train_task mrc reader --train_data mrc/data/train.json --dev_data mrc/data/dev.json "$@"
 "$PYTHON" -m mrc.predict --model "$folder" --data mrc/data/dev.json >"$folder/dev_predictions.json"
 "$PYTHON" -m mrc.evaluate --data mrc/data/dev.json --predictions "$folder/dev_predictions.json"
+text=小雨每天早上七点骑车去学校，下午四点回家。她最喜欢的课是音乐。
+question=小雨早上几点去学校？
+echo "$text $question"
+"$PYTHON" -m mrc.predict --model "$folder" --question "$question" --text "$text"

@@ -176,19 +176,21 @@ def set_up(options, given):
         compared = ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"]
         log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
     encoded = reading.encode(model, groups)
+    batch_size = max(1, round(options.batch_size * len(groups) / questions))
     training = Task(
-        options,
-        reader,
-        optimizer,
-        encoded.sizes,
-        max(1, round(options.batch_size * len(groups) / questions)),
-        None,
-        None,
-        describe,
-        (reading.model_info(model), reading.model_state(model), model.vocabulary.text),
-        digest,
-        fingerprint(dev) if dev else None,
-        log,
+        options=options,
+        network=reader,
+        optimizer=optimizer,
+        lengths=encoded.sizes,
+        batch_size=batch_size,
+        cost=None,
+        evaluate=None,
+        describe=describe,
+        parts=(reading.model_info(model), reading.model_state(model), model.vocabulary.text),
+        train_sha256=digest,
+        dev_sha256=fingerprint(dev) if dev else None,
+        log=log,
+        first_step=task.first_step(progress, len(groups), batch_size, options.random_seed, found),
     )
     if log:
         asked = sum(len(group.questions) for group in dev or ())

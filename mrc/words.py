@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import partial
 from itertools import chain
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -51,11 +52,15 @@ def _text(text: str, words: List[str], starts: Sequence[int], sentence_starts: S
 
 
 def cut(text: str) -> Text:
-    """Return a text with its words as jieba cuts each sentence of it in half-width characters."""
+    """Return a text with its words as jieba's dictionary cuts each sentence of it in half-width characters.
+
+    jieba's guess at words that are not in its dictionary (`HMM`) is left out: names that nobody knows become
+    characters, which both the reader and its biLM know.
+    """
     narrow, sentence_starts = text.translate(HALF_WIDTH), _sentence_starts(text)
-    words, starts = [], []
+    words, starts, tokens = [], [], partial(tokenizer().cut, HMM=False)
     for place, end in zip(sentence_starts, [*sentence_starts[1:], len(text)]):
-        for word in chain.from_iterable(map(tokenizer().cut, bounded(narrow[place:end]))):
+        for word in chain.from_iterable(map(tokens, bounded(narrow[place:end]))):
             if not word.isspace():
                 words.append(text[place : place + len(word)])
                 starts.append(place)

@@ -101,7 +101,16 @@ def losses(root):
 def test_two_machines_give_the_losses_of_one_process(tmp_path):
     """Each launcher takes another loopback address as its machine's; see docs/several_machines.md."""
     flags = [*SMALL, "--max_epoch", "2", "--log_interval", "1", "--cache_dir", str(tmp_path / "cache")]
-    flags += ["--dropout", "0.2", "--shuffle", "true"]  # as run.sh says without a GPU
+    flags += [
+        "--dropout",
+        "0.2",
+        "--shuffle",
+        "true",
+        "--learning_rate",
+        "0.4",
+        "--lr_schedule",
+        "linear",
+    ]  # as run.sh says without a GPU
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         master = f"127.0.0.1:{free.getsockname()[1]}"
@@ -138,6 +147,27 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     assert "going on from" in finished.stdout and finished.returncode == 0
 
 
+def stand_in(tmp_path, launcher, gpu=0):
+    """Return the command of a run.sh whose interpreter has everything, and does these lines as the launcher."""
+    others = 'case "$*" in *paddle.distributed.launch*) ;; *) exit 0 ;; esac'
+    python = stub(tmp_path / "python", f"{others}\n{launcher}\n")
+    stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
+    listed = "echo GPU 0: a card" if gpu else ":"
+    stub(tmp_path / "nvidia-smi", f"case $1 in -L) {listed} ;; *) echo 0; echo 1 ;; esac\n")
+    for name in ("run.sh", "setup.sh", "lac/run.sh", "mrc/run.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return f"env PATH={tmp_path}:$PATH PYTHON={python} PADDLE= sh {tmp_path}/run.sh"
+
+
+def looks(tmp_path, says="", then=":"):
+    """Return a launcher that writes down what it is asked, wants an empty folder of logs, and logs a line."""
+    return f"""echo "$*" "cards=${{CUDA_VISIBLE_DEVICES-unset}}" > {tmp_path}/asked
+    while [ $# -gt 1 ]; do [ "$1" != --log_dir ] || logs=$2; shift; done
+    [ ! -e "$logs"/* ] || exit 9
+    echo "{says}" > "$logs/workerlog.0"; echo "$logs" > {tmp_path}/logs; {then}"""
+
+
 @pytest.mark.parametrize("ends, restarts, calls, code", [
     ([247, 250, 0], 3, 3, 0),  # lost, lost, trained
     ([247, 250, 0], 1, 2, 250),
@@ -145,11 +175,93 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     ([1, 0], 3, 1, 1),  # train.py said what is wrong
 ])  # fmt: skip
 def test_a_lost_process_is_started_again_so_often(tmp_path, ends, restarts, calls, code):
-    python = stub(
-        tmp_path / "python", f"echo >> {tmp_path}/calls; exit $(sed -n $(wc -l < {tmp_path}/calls)p {tmp_path}/ends)\n"
-    )
+    ending = f"echo >> {tmp_path}/calls; exit $(sed -n $(wc -l < {tmp_path}/calls)p {tmp_path}/ends)"
     (tmp_path / "ends").write_text("".join(f"{end}\n" for end in ends), encoding="utf-8")
-    (tmp_path / "setup.sh").write_text(f"PYTHON={python} GPU=0\n", encoding="utf-8")
-    finished = shell(f"cp run.sh {tmp_path}; sh {tmp_path}/run.sh", MAX_RESTART=str(restarts))
+    finished = shell(stand_in(tmp_path, ending), MAX_RESTART=str(restarts))
     assert finished.returncode == code and len((tmp_path / "calls").read_text(encoding="utf-8")) == calls
     assert finished.stderr.count("a process was lost") == calls - 1
+
+
+@pytest.mark.parametrize("task", ["lac", "mrc"])
+def test_a_task_is_trained_with_the_newest_bilm_by_so_many_processes(tmp_path, task):
+    (tmp_path / f"{task}_model_baseline").mkdir()
+    script = stand_in(tmp_path, looks(tmp_path)).replace("/run.sh", f"/{task}/run.sh")
+    finished = shell(script)
+    assert finished.returncode == 1 and finished.stderr.endswith("no biLM in checkpoints/ yet; first: sh run.sh\n")
+    finished = shell(script, ELMO="", CPU_NUM="2")
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
+    assert f"-m {task}.train --pretrain_elmo_model_path  --model_save_dir {task}_model_baseline" in asked
+    assert finished.returncode == 0 and "--nproc_per_node 2" in asked and "cards=unset" in asked
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest").write_text("step_00000007\n", encoding="utf-8")
+    shell(script, CPU_NUM="2")
+    assert "_path checkpoints/step_00000007 --model" in (tmp_path / "asked").read_text(encoding="utf-8")
+
+
+def test_each_run_has_an_empty_folder_of_logs_also_where_the_project_cannot_be_written(tmp_path):
+    script = stand_in(tmp_path, looks(tmp_path))
+    folders = set()
+    for _ in range(2):
+        assert shell(script).returncode == 0
+        folders.add((tmp_path / "logs").read_text(encoding="utf-8").strip())
+    assert len(folders) == 2 and all(folder.startswith("log/machine_0_") for folder in folders)
+    subprocess.run(["rm", "-r", tmp_path / "log"], check=True)
+    (tmp_path / "log").write_text("in the way", encoding="utf-8")
+    assert shell(script).returncode == 0
+    elsewhere = (tmp_path / "logs").read_text(encoding="utf-8").strip()
+    assert os.path.isdir(elsewhere) and not elsewhere.startswith(("log", str(tmp_path)))
+
+
+@pytest.mark.parametrize("says, code", [("asked to stop: saved step 7; go on", 0), ("devices 1 × cpu", 15)])
+def test_a_stop_is_a_success_only_where_something_was_saved(tmp_path, says, code):
+    script = stand_in(tmp_path, looks(tmp_path, says, "trap 'exit 15' TERM; while :; do sleep 0.1; done"))
+    process = subprocess.Popen(["sh", "-c", f"exec {script}"], stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 30
+    while not (tmp_path / "logs").exists():
+        assert time.time() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code and ("stopped before anything was saved" in errors) == (code != 0)
+
+
+@pytest.mark.parametrize("cards, gpu, devices, left", [
+    ("0, 1", 1, "--devices 0,1 ", "0,1"),
+    ("0,1,", 1, "--devices 0,1 ", "0,1"),
+    ("all", 1, "--devices 0,1 ", "0,1"),
+    ("1", 1, "--devices 1 ", "1"),
+    ("3", 0, "--nproc_per_node 1 ", "unset"),
+])  # fmt: skip
+def test_cards_may_be_written_in_any_way(tmp_path, cards, gpu, devices, left):
+    finished = shell(stand_in(tmp_path, looks(tmp_path), gpu), CUDA_VISIBLE_DEVICES=cards)
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
+    assert finished.returncode == 0 and devices in asked and asked.strip().endswith(f"cards={left}"), finished.stderr
+
+
+@pytest.mark.parametrize("cards, gpu", [("", 0), ("-1", 0), ("NoDevFiles", 0), ("0", 1), (None, 1)])
+def test_cards_that_are_hidden_are_not_used(tmp_path, cards, gpu):
+    stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
+    stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
+    python = stub(tmp_path / "python", "exit 0\n")
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo GPU=$GPU cards=${{CUDA_VISIBLE_DEVICES-unset}}"
+    environment = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
+    finished = shell(script, **environment, **({} if cards is None else {"CUDA_VISIBLE_DEVICES": cards}))
+    left = "unset" if cards is None else cards  # hidden ones stay hidden
+    assert finished.stdout.splitlines()[-1] == f"GPU={gpu} cards={left}", finished.stderr
+
+
+def test_a_lost_card_is_none(tmp_path):
+    stub(tmp_path / "nvidia-smi", "echo 'Unable to determine the device handle for GPU 0: GPU is lost'\n")
+    python = stub(tmp_path / "python", "exit 0\n")
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $GPU"
+    finished = shell(script, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
+    assert finished.stdout.strip() == "0"
+
+
+def test_an_environment_without_pip_is_made_anew(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    (tmp_path / "requirements-cpu.txt").write_text("", encoding="utf-8")
+    base = stub(tmp_path / "base", f"""case "$*" in "- "*) exit 1 ;; *) exec {sys.executable} "$@" ;; esac\n""")
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; $PYTHON -m pip --version"
+    finished = shell(script, PYTHON=str(base), PADDLE="", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert finished.returncode == 0 and "setup: making .venv" in finished.stdout, finished.stderr

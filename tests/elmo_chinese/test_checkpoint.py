@@ -115,7 +115,11 @@ def test_where_there_are_no_hard_links_the_best_is_a_copy(tmp_path, monkeypatch)
 
     monkeypatch.setattr(checkpoint.os, "link", refused)
     scored(tmp_path, 1, 5.0)
-    checkpoint.verify(checkpoint.best_of(tmp_path))
+    best, step = checkpoint.best_of(tmp_path), checkpoint.step_folder(tmp_path, 1)
+    checkpoint.verify(best)
+    for path in step.iterdir():
+        copy = best / path.name
+        assert copy.read_bytes() == path.read_bytes() and not copy.samefile(path)
 
 
 @pytest.mark.parametrize("seed", range(8))

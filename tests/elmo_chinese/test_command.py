@@ -74,7 +74,8 @@ def test_random_streams(tmp_path):
 
 
 WAITS = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
 from elmo_chinese.command import command
 with command(stopped="stopped; nothing was made"):
     print("ready", flush=True)

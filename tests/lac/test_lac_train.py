@@ -67,7 +67,7 @@ def start(arguments, processes=1, **more):
     return subprocess.Popen(
         [sys.executable, *(launch if processes > 1 else []), "-m", "lac.train", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PADDLE_DISTRI_BACKEND": "gloo", "GLOG_minloglevel": "2"},
+        env={**os.environ, "GLOG_minloglevel": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -152,6 +152,32 @@ def test_resumed_equals_undisturbed_to_the_bit(small, trained, tmp_path, step):
     assert_same_run(trained, run)
 
 
+@pytest.mark.parametrize("step, batch_size, steps", [(5, 20, 2), (5, 4, 10), (7, 20, 2), (7, 4, 10)])
+def test_epochs_are_counted_in_sentences_when_the_batch_size_is_changed(small, tmp_path, step, batch_size, steps):
+    """5 steps are an epoch, 7 are 14 to 18 sentences into the second: all of it is trained on, and the third."""
+    flags = [*small, "--model_save_dir", str(tmp_path / "run"), "--load_dir", "auto"]
+    lac.train.main([*flags, "--num_iterations", str(step)])
+    lac.train.main([*flags, "--batch_size", str(batch_size), "--num_iterations", "0"])
+    epochs = [record for record in records(tmp_path / "run") if record["kind"] == "epoch"]
+    info = last(tmp_path / "run").info
+    assert epochs[-1]["epoch"] == info["epoch"] == 3 and info["progress"]["examples"] == 120
+    before = step + 2 * steps - info["step"]  # steps of the second epoch that need not be done any more
+    assert before == 0 if step == 5 else 0 <= before <= 4
+
+
+def test_a_checkpoint_of_before_sentences_were_counted_goes_on_to_the_bit(small, trained, tmp_path, monkeypatch):
+    root = tmp_path / "run"
+    lac.train.main([*small, "--model_save_dir", str(root), "--num_iterations", "7"])
+    found = last(root)
+    del found.info["progress"]["examples"]
+    monkeypatch.setattr(lac.train.session, "find_checkpoint", lambda *where: found)
+    flags = [*small, "--model_save_dir", str(root), "--load_dir", "auto", "--num_iterations", "0"]
+    lac.train.main(flags)
+    assert last(root).info["progress"]["examples"] == 120
+    mine, theirs = last(root), last(trained)
+    assert all(np.array_equal(mine.model[name], theirs.model[name]) for name in theirs.model)
+
+
 def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, trained, tmp_path):
     run = tmp_path / "run"
     arguments = [*small, "--model_save_dir", run, "--load_dir", "auto"]
@@ -223,14 +249,6 @@ def test_a_checkpoint_of_the_language_model_brings_its_vocabulary(small, tmp_pat
     with pytest.raises(SystemExit):
         lac.train.main([*small, *flags, "--model_save_dir", str(tmp_path / "other")])
     assert re.search(r"vocab.txt is not the vocabulary of .*step_00000001", capsys.readouterr().err)
-
-
-def test_run_sh_says_what_comes_first(tmp_path):
-    (tmp_path / "lac").mkdir()
-    (tmp_path / "lac" / "run.sh").write_bytes((ROOT / "lac" / "run.sh").read_bytes())
-    (tmp_path / "setup.sh").write_text("PYTHON=false GPU=0\n", encoding="utf-8")
-    done = subprocess.run(["sh", tmp_path / "lac" / "run.sh"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.endswith("no biLM in checkpoints/ yet; first: sh run.sh\n")
 
 
 def test_without_dev_lines_the_last_model_is_kept(small, tmp_path):

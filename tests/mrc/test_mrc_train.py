@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 
 from elmo_chinese import checkpoint
@@ -11,7 +10,7 @@ from elmo_chinese.metrics import read_metrics
 import numpy as np
 import paddle
 import pytest
-from conftest import GOLDEN, LM, ROOT, largest_difference, run_python
+from conftest import GOLDEN, LM, largest_difference, run_python
 
 import mrc.train
 from mrc import model as reading
@@ -235,11 +234,3 @@ def test_every_flag_of_a_checkpoint_is_known():
     parser = make_parser("")
     names = {action.dest for action in parser._actions}
     assert set(OWN) <= names
-
-
-def test_run_sh_says_what_comes_first(tmp_path):
-    (tmp_path / "mrc").mkdir()
-    (tmp_path / "mrc" / "run.sh").write_bytes((ROOT / "mrc" / "run.sh").read_bytes())
-    (tmp_path / "setup.sh").write_text("PYTHON=false GPU=0\n", encoding="utf-8")
-    done = subprocess.run(["sh", tmp_path / "mrc" / "run.sh"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.endswith("no biLM in checkpoints/ yet; first: sh run.sh\n")
