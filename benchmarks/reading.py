@@ -3,8 +3,8 @@
 FOLDER holds train, trial and dev of CMRC 2018 in SQuAD's form (train.json or train.json.gz, …; CC BY-SA 4.0, from
 github.com/ymcui/cmrc2018). Trained on train, chosen by trial, reported on dev once.
 
-1. A biLM on the training contexts and on --text (raw text, packed or not), cut by jieba. Sentences of trial and dev
-   are left out. --bilm takes another, a checkpoint of train.py.
+1. A biLM on the training contexts and on --text (raw text, packed or not), cut as the reader does. Sentences of trial
+   and dev are left out. --bilm takes another, a checkpoint of train.py.
 2. Readers (`mrc.train`) without ELMo, with the trained mix of its layers, and with the plain look-up of its word
    embedding, with several seeds. All have the same flags.
 3. A table and a plot in benchmarks/results/. The difference of two arms is tested by a paired bootstrap over the
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Container, Dict, Iterable, List, Tuple
 
 import numpy as np
 
@@ -32,21 +32,22 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
-from elmo_chinese.corpus.sentences import split_sentences  # noqa: E402
-from elmo_chinese.files import write_text, writing  # noqa: E402
+from elmo_chinese.files import writing  # noqa: E402
 from elmo_chinese.metrics import read_metrics  # noqa: E402
 from elmo_chinese.text import find_files, read_lines  # noqa: E402
 
 from mrc.scores import bleu_4, question_scores  # noqa: E402
+from mrc.words import HALF_WIDTH, cut  # noqa: E402
 
 KINDS = {"baseline": "without ELMo", "elmo": "with ELMo", "lookup": "plain look-up of its embedding"}
 PAIRS = [("elmo", "baseline"), ("elmo", "lookup"), ("lookup", "baseline")]
 SCORES = {"rouge_l": "Rouge-L", "bleu_4": "BLEU-4", "f1": "F1", "em": "EM"}
 # Seeds of each arm, passes at the most, and of the biLM.
-FULL = dict(seeds=dict(baseline=3, elmo=3, lookup=1), passes=10, patience=2, bilm_passes=1.0)
+FULL = dict(seeds=dict(baseline=3, elmo=3, lookup=1), passes=6, patience=2, bilm_passes=1.0)
 QUICK = dict(seeds=dict(baseline=1, elmo=1), passes=2, patience=2, bilm_passes=0.3)
 LIMITS = ("--max_passage_len", 350, "--max_question_len", 60, "--max_answer_len", 30)
 SAMPLES = 10_000  # of the bootstrap
+MOST_WORDS = 100_000  # of the biLM
 LEAST = 10  # characters of a sentence that is looked for in other text
 
 
@@ -80,34 +81,37 @@ def articles(data: Path, part: str) -> List[dict]:
 
 
 def sentences(text: str) -> List[str]:
-    """Return the sentences of a text of several lines."""
-    return [sentence for line in text.splitlines() for sentence in split_sentences(line)]
+    """Return the sentences of a text, each as its words with spaces between."""
+    found = cut(text)
+    ends = np.cumsum(found.sentences).tolist()
+    return [" ".join(found.words[first:end]).translate(HALF_WIDTH) for first, end in zip([0, *ends], ends)]
+
+
+def write_words(path: Path, texts: Iterable[str], held_out: Container[str] = ()) -> None:
+    """Write the sentences of texts that are not held out, cut as the reader cuts them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as beside, open(beside, "w", encoding="utf-8") as file:
+        for text in texts:
+            file.writelines(sentence + "\n" for sentence in sentences(text) if sentence not in held_out)
 
 
 def make_words(work: Path, data: Path, more: List[str]) -> None:
-    """Write and cut the text of the biLM, and that on which its perplexity is measured: trial's contexts."""
+    """Write the text of the biLM, and that on which its perplexity is measured: trial's contexts."""
+    contexts = {part: [one["context"] for one in articles(data, part)] for part in ("train", "trial", "dev")}
     held_out = {
         sentence
         for part in ("trial", "dev")
-        for paragraph in articles(data, part)
-        for sentence in sentences(paragraph["context"])
+        for text in contexts[part]
+        for sentence in sentences(text)
         if len(sentence) >= LEAST
     }
-    (work / "raw").mkdir(parents=True, exist_ok=True)
-    contexts = [paragraph["context"] for paragraph in articles(data, "train")]
-    lines = [contexts, *((line for block in read_lines(path) for line in block) for path in find_files(more or []))]
-    for number, texts in enumerate(lines):
-        with writing(work / "raw" / f"part_{number:05}.txt") as beside, open(beside, "w", encoding="utf-8") as file:
-            for text in texts:
-                kept = "".join(sentence for sentence in sentences(text) if sentence not in held_out)
-                file.write(kept + "\n" if kept else "")
-    trial = ("".join(sentences(paragraph["context"])) + "\n" for paragraph in articles(data, "trial"))
-    write_text(work / "trial.txt", "".join(trial))
-    for source, words in (("raw", "words"), ("trial.txt", "words_trial")):
-        run("python", "preprocess.py", "sentences", "--input", work / source, "--output", work / words,
-            "--normalise", "half", "--dev_fraction", 0)  # fmt: skip
-    run("python", "preprocess.py", "vocabulary", "--input", work / "words" / "train", "--output",
-        work / "vocabulary.txt", "--max_size", 30_000)  # fmt: skip
+    write_words(work / "trial" / "part_00000.txt", contexts["trial"])
+    for number, path in enumerate(find_files(more or []), start=1):
+        lines = (line for block in read_lines(path) for line in block)
+        write_words(work / "words" / f"part_{number:05}.txt", lines, held_out)
+    write_words(work / "words" / "part_00000.txt", contexts["train"], held_out)
+    run("python", "preprocess.py", "vocabulary", "--input", work / "words", "--output", work / "vocabulary.txt",
+        "--max_size", MOST_WORDS)  # fmt: skip
 
 
 def pretrain(work: Path, data: Path, more: List[str], passes: float) -> Path:
@@ -116,10 +120,10 @@ def pretrain(work: Path, data: Path, more: List[str], passes: float) -> Path:
         make_words(work, data, more)
     run(
         *("python", "train.py", "--load_dir", "auto", "--para_save_dir", work / "bilm", "--vocab_path"),
-        *(work / "vocabulary.txt", "--train_path", work / "words" / "train"),
-        *("--test_path", work / "words_trial" / "train", "--embed_size", 128, "--hidden_size", 512),
+        *(work / "vocabulary.txt", "--train_path", work / "words", "--test_path", work / "trial"),
+        *("--embed_size", 128, "--hidden_size", 512),
         *("--batch_size", 32, "--num_steps", 20, "--shuffle", "true", "--sample_softmax", "true"),
-        *("--n_negative_samples_batch", 2000, "--learning_rate", 0.8, "--lr_schedule", "linear"),
+        *("--n_negative_samples_batch", 2000, "--learning_rate", 0.4, "--lr_schedule", "linear"),
         *("--max_epoch", passes, "--log_interval", 200, "--dev_interval", 4000, "--save_interval", 4000, "--keep", 1),
         log=work / "bilm.log",
     )

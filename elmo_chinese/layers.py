@@ -74,7 +74,7 @@ class LayerCache:
         """Return the layers of texts, padded: float32 `[layers, batch, width, 2·embed]`."""
         places = [slice(self.starts[number], self.starts[number] + self.lengths[number]) for number in batch]
         rows = pad([self.array[place] for place in places], width)
-        return paddle.to_tensor(rows.astype(np.float32, copy=False)).transpose([2, 0, 1, 3])
+        return paddle.to_tensor(np.ascontiguousarray(rows.transpose([2, 0, 1, 3]), dtype=np.float32))
 
 
 def _reserve(path: Path, size: int) -> None:
