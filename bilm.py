@@ -366,20 +366,19 @@ class ElmoEncoder(nn.Layer):
         lengths = lengths.unsqueeze(1)
         # Word t of the sentence is word length-1-t of its reverse, and the other way round; padding stays.
         reverse = paddle.where(place < lengths, lengths - 1 - place, place.expand([batch, words]))
-        flat_reverse = (reverse * batch + paddle.arange(batch).unsqueeze(1)).t().flatten()
-        states = self.lstm.zero_states(batch)
+        # Both are gathered into the order of the result: Paddle's transposed views are slow to read.
+        row = paddle.arange(batch).unsqueeze(1)
+        in_order, reversed_back = ((places * batch + row).flatten() for places in (place.unsqueeze(0), reverse))
 
-        def restore(layer):
-            return paddle.gather(layer.flatten(0, 1), flat_reverse).reshape(layer.shape)
+        def gathered(layer, places):
+            return paddle.gather(layer.flatten(0, 1), places).reshape([batch, words, -1])
 
         both = (word_ids, paddle.take_along_axis(word_ids, reverse, axis=1))
-        embedded, (ahead, back), *_ = self.lstm(both, states, from_embeddings=self.legacy)
-        if not self.legacy:
-            back = map(restore, back)
-        pairs = [(embedded[0], embedded[0]), *zip(ahead, back)]
-        layers = paddle.stack([paddle.concat(pair, axis=2) for pair in pairs])
-        mask = self._mask(word_ids, lengths.flatten()).transpose([1, 0, 2])
-        return (layers * mask).transpose([0, 2, 1, 3])
+        embedded, (ahead, back), *_ = self.lstm(both, self.lstm.zero_states(batch), from_embeddings=self.legacy)
+        ahead = [gathered(layer, in_order) for layer in (embedded[0], *ahead)]
+        back = [gathered(layer, in_order if self.legacy else reversed_back) for layer in back]
+        layers = paddle.stack([paddle.concat(pair, axis=2) for pair in zip(ahead, (ahead[0], *back))])
+        return layers * self._mask(word_ids, lengths.flatten())
 
     def mix(self, layers: paddle.Tensor, random: Optional[StepRandom] = None):
         """Return the mix of what `layers` returned: float32 `[batch, words, embedding_dim]`.

@@ -181,3 +181,10 @@ def reverse_places(words: int, lengths: paddle.Tensor) -> paddle.Tensor:
 def reorder(tensor: paddle.Tensor, places: paddle.Tensor) -> paddle.Tensor:
     """Return `[words, batch, size]` with its words at other places of their sentences."""
     return paddle.gather(tensor.flatten(0, 1), places).reshape(tensor.shape)
+
+
+def swapped(tensor: paddle.Tensor) -> paddle.Tensor:
+    """Return `[a, b, size]` as `[b, a, size]`, in memory too: Paddle's transposed views are slow to read."""
+    rows, columns, size = tensor.shape
+    places = paddle.arange(rows) * columns + paddle.arange(columns).unsqueeze(1)
+    return paddle.gather(tensor.reshape([-1, size]), places.flatten()).reshape([columns, rows, size])

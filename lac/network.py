@@ -7,7 +7,7 @@ rate and decay are those of Baidu's LAC on Paddle Fluid; its GRU is in `elmo_chi
 from typing import Optional
 
 from elmo_chinese import kernels
-from elmo_chinese.gru import BiGRU, decayed_weight, reverse_places
+from elmo_chinese.gru import BiGRU, decayed_weight, reverse_places, swapped
 
 import numpy as np
 import paddle
@@ -95,7 +95,7 @@ class Tagger(nn.Layer):
         inputs = F.embedding(word_ids.t(), self.word_embedding)
         if self.encoder:
             layers = self.encoder.layers(elmo, lengths) if len(elmo.shape) == 2 else elmo
-            inputs = paddle.concat([self.encoder.mix(layers, random).transpose([1, 0, 2]), inputs], axis=-1)
+            inputs = paddle.concat([swapped(self.encoder.mix(layers, random)), inputs], axis=-1)
         reverse = reverse_places(word_ids.shape[1], lengths)
         for block in self.blocks:
             inputs = block(inputs, reverse)

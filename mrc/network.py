@@ -19,7 +19,7 @@ each padded to the same number of words.
 
 from typing import NamedTuple, Optional, Tuple
 
-from elmo_chinese.gru import BiGRU, reverse_places
+from elmo_chinese.gru import BiGRU, reverse_places, swapped
 
 import paddle
 import paddle.nn.functional as F
@@ -224,14 +224,7 @@ class Reader(nn.Layer):
 
 def _by_time(gru: BiGRU, states: paddle.Tensor, lengths: paddle.Tensor) -> paddle.Tensor:
     """Run a BiGRU over `[rows, words, size]`."""
-    return _swapped(gru(_swapped(states), reverse_places(states.shape[1], lengths)))
-
-
-def _swapped(tensor: paddle.Tensor) -> paddle.Tensor:
-    """Return `[a, b, size]` as `[b, a, size]`, in memory too: Paddle's transposed views are slow to read."""
-    rows, words, size = tensor.shape
-    places = paddle.arange(rows) * words + paddle.arange(words).unsqueeze(1)
-    return paddle.gather(tensor.reshape([-1, size]), places.flatten()).reshape([words, rows, size])
+    return swapped(gru(swapped(states), reverse_places(states.shape[1], lengths)))
 
 
 def costs(start: paddle.Tensor, end: paddle.Tensor, first: paddle.Tensor, last: paddle.Tensor) -> paddle.Tensor:
