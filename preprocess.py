@@ -39,8 +39,8 @@ from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.corpus.workers import in_order
 from elmo_chinese.files import lock_file, move, write_text
+from elmo_chinese.flags import Parser, positive_int, share
 from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.options import Parser, positive_int, share
 from elmo_chinese.text import InputError, read_lines
 from elmo_chinese.vocabulary import Vocabulary
 

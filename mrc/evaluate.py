@@ -15,7 +15,7 @@ import sys
 from typing import Dict, List, Optional
 
 from elmo_chinese.command import command
-from elmo_chinese.options import Parser
+from elmo_chinese.flags import Parser
 from elmo_chinese.text import InputError
 
 from mrc.questions import read

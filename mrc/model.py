@@ -249,11 +249,6 @@ def model_state(model: Model) -> Dict[str, np.ndarray]:
     return {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
 
 
-def kind_of(found: checkpoint.Checkpoint) -> str:
-    """Return what a checkpoint is that is none of a reader."""
-    return "a tagger" if "tags" in found.info else "a language model"
-
-
 def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
     """Make a model from a checkpoint.
 
@@ -264,8 +259,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         CheckpointError: it is none of a reader, or its parts do not belong together.
     """
     info = found.info
-    if "limits" not in info:
-        raise CheckpointError(f"{found.path} is {kind_of(found)}, not a reader; mrc.train makes one")
+    checkpoint.check_kind(found, "limits")
     try:
         limits, elmo_vocabulary = Limits(**info["limits"]), None
         vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)

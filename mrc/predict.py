@@ -20,7 +20,7 @@ import sys
 from typing import Dict, List, Optional
 
 from elmo_chinese.command import command
-from elmo_chinese.options import OptionError, Parser, positive_int
+from elmo_chinese.flags import OptionError, Parser, positive_int
 from elmo_chinese.text import read_stdin
 
 import paddle

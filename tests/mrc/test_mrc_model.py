@@ -111,8 +111,8 @@ def test_a_folder_holds_everything_it_needs(tmp_path, elmo):
 @pytest.mark.parametrize(
     "info, message",
     [
-        ({"tags": ["n"], "limits": None}, "is a tagger, not a reader; mrc.train makes one"),
-        ({"limits": None}, "is a language model, not a reader"),
+        ({"tags": ["n"], "limits": None}, "is a tagger, not a reader"),
+        ({"rows": 4, "limits": None}, "is a language model, not a reader"),
         ({"limits": {"passage": 0, "question": 1, "answer": 1}}, "does not fit the other files"),
         ({"limits": {"passage": 1}, "model": 3}, "does not fit the other files"),
         ({"elmo": None}, "does not belong together with the rest"),

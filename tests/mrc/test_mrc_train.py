@@ -15,7 +15,6 @@ from conftest import GOLDEN, LM, largest_difference, run_python
 import mrc.train
 from mrc import model as reading
 from mrc import predict
-from mrc.options import OWN, make_parser
 from mrc.questions import read
 
 PLACES = ["长江", "黄河", "珠江", "淮河", "泰山", "黄山", "北京", "上海"]
@@ -228,9 +227,3 @@ def test_a_tagger_is_refused(files, tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(flags)
         assert stopped.value.code == 1 and "is a tagger" in capsys.readouterr().err
-
-
-def test_every_flag_of_a_checkpoint_is_known():
-    parser = make_parser("")
-    names = {action.dest for action in parser._actions}
-    assert set(OWN) <= names
