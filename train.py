@@ -18,7 +18,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese import checkpoint, kernels, runtime, session
 from elmo_chinese.checkpoint import Checkpoint, CheckpointError, Score
@@ -108,21 +108,27 @@ def train_step(
 
 
 @paddle.no_grad()
-def evaluate(model: paddle.nn.Layer, reader: BidirectionalReader, unknown: int) -> Dict[str, float]:
+def evaluate(
+    model: paddle.nn.Layer, reader: BidirectionalReader, unknown: int, asked: Callable[[], bool] = lambda: False
+) -> Optional[Dict[str, float]]:
     """Return exact perplexities over a whole text; the LSTM state starts at zero and is carried through.
 
     Args:
         model: a `BiLM` or a `paddle.DataParallel` around one.
         reader: of the held-out text, for this process.
         unknown: id of `<UNK>`.
+        asked: whether this process was asked to stop; looked at with each batch.
 
     Returns:
         `perplexity`, `perplexity_forward`, `perplexity_backward` (exp of the mean loss in nats per word, the
-        first over both directions), `tokens` and `unknown_tokens`.
+        first over both directions), `tokens` and `unknown_tokens`. None if any process was asked to stop.
     """
     model.eval()
     sums, states = np.zeros(4), None
     for (x, y, x_reverse, y_reverse), mask in reader.single_pass():
+        if any(all_reduce_sum([float(asked())])):
+            model.train()
+            return None
         inputs = [paddle.to_tensor(array) for array in (x, y, x_reverse, y_reverse)]
         forward_losses, backward_losses, states = model(*inputs, states)
         sums += [
@@ -246,6 +252,7 @@ def add_what_older_ones_lack(found: Checkpoint) -> None:
         flags.setdefault("reset_states", 0.0)
     if isinstance(progress, dict):
         progress.setdefault("tokens", found.info.get("tokens"))
+        progress.setdefault("evaluation_due", False)
 
 
 def keep_rows(options: argparse.Namespace, given: List[str], found: Checkpoint) -> None:
@@ -331,6 +338,7 @@ class Progress:
     Attributes:
         step: steps done. tokens: words trained on.
         best: the lowest dev perplexity so far. losses: sum over the steps since the last log line, in nats.
+        evaluation_due: the evaluation of the last step was not made, or not to its end, because of a stop.
     """
 
     step: int = 0
@@ -338,6 +346,7 @@ class Progress:
     best: Optional[float] = None
     losses: float = 0.0
     steps_since_log: int = 0
+    evaluation_due: bool = False
 
 
 class Run(NamedTuple):
@@ -464,9 +473,14 @@ def log_training(run: Run, progress: Progress, states: States, norm: float, cloc
         report_step(step, run.total_steps, figures, clock.left(run.total_steps - step))
 
 
-def log_evaluation(run: Run, progress: Progress, states: States) -> Tuple[Dict[str, float], bool]:
-    """Evaluate, write the figures; return them, and whether they are the best so far."""
-    dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown)
+def log_evaluation(
+    run: Run, progress: Progress, states: States, asked: Callable[[], bool]
+) -> Tuple[Optional[Dict[str, float]], bool]:
+    """Evaluate, write the figures; return them, and whether they are the best so far. None if asked to stop."""
+    dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown, asked)
+    progress.evaluation_due = dev is None
+    if dev is None:
+        return None, False
     dev["zero_state_ratio"] = zero_state_ratio(run.model, run.dev_reader, states)
     best = dev["perplexity"] < (math.inf if progress.best is None else progress.best)  # NaN is never the best
     if best:
@@ -492,49 +506,65 @@ def linear_rate(run: Run, progress: Progress) -> float:
     return run.options.learning_rate * (words - progress.tokens) / words
 
 
+def next_step(
+    run: Run, progress: Progress, states: Optional[States], batches: Iterator, stop: bool
+) -> Tuple[float, States, bool]:
+    """Train on the next batch; return the gradient norm, the states, and whether any process was asked to stop."""
+    options, step = run.options, progress.step + 1
+    batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
+    states = reset_rows(states, options.reset_states, random)
+    if options.lr_schedule == "linear":
+        run.optimizer.set_lr(linear_rate(run, progress))
+    more = (options.accumulate, options.max_grad_norm, stop)
+    try:
+        loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
+    except TrainingError as error:
+        raise TrainingError(
+            f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
+            "go on from one of them with a lower --learning_rate"
+        )
+    progress.step = step
+    progress.tokens += run.words_per_step
+    progress.losses += loss
+    progress.steps_since_log += 1
+    return norm, states, stop
+
+
 def train(run: Run, progress: Progress, states: Optional[States]) -> None:
     """The loop: step → log → evaluate → save, until the last step or until asked to stop."""
     options, request, clock = run.options, StopRequest(), StepClock()
     batches, stop = iter(run.train_reader), False
-    while progress.step < run.total_steps and not stop:
-        with clock:
-            step = progress.step + 1
-            batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
-            states = reset_rows(states, options.reset_states, random)
-            if options.lr_schedule == "linear":
-                run.optimizer.set_lr(linear_rate(run, progress))
-            more = (options.accumulate, options.max_grad_norm, request.asked)
-            try:
-                loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
-            except TrainingError as error:
-                raise TrainingError(
-                    f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
-                    "go on from one of them with a lower --learning_rate"
-                )
-        progress.step = step
-        progress.tokens += run.words_per_step
-        progress.losses += loss
-        progress.steps_since_log += 1
-        last = step == run.total_steps
-        if step % options.log_interval == 0 or last:
-            log_training(run, progress, states, norm, clock)
+    while not (stop or ended(run, progress)):
+        if not progress.evaluation_due:
+            with clock:
+                norm, states, stop = next_step(run, progress, states, batches, request.asked)
+            last = progress.step == run.total_steps
+            if progress.step % options.log_interval == 0 or last:
+                log_training(run, progress, states, norm, clock)
+            progress.evaluation_due = bool(run.dev_reader) and (progress.step % options.dev_interval == 0 or last)
         dev, best = None, False
-        if run.dev_reader and (step % options.dev_interval == 0 or last):
-            dev, best = log_evaluation(run, progress, states)
-        if step % options.save_interval == 0 or best or last or stop:
+        if progress.evaluation_due and not stop:
+            dev, best = log_evaluation(run, progress, states, lambda: request.asked)
+            stop = dev is None
+        if progress.step % options.save_interval == 0 or best or stop or progress.step == run.total_steps:
             save_checkpoint(run, progress, states, dev)
     if run.log:
         if options.visualdl_embeddings:
             write_vectors(run)
         run.log.close()
-        report_end(run, progress.step)
+        report_end(run, progress)
 
 
-def report_end(run: Run, step: int) -> None:
+def ended(run: Run, progress: Progress) -> bool:
+    """Say whether all steps are done, and the last evaluation."""
+    return progress.step >= run.total_steps and not progress.evaluation_due
+
+
+def report_end(run: Run, progress: Progress) -> None:
     """Print the last evaluation and where everything is."""
-    root = Path(run.options.para_save_dir)
+    root, step = Path(run.options.para_save_dir), progress.step
     folder = checkpoint.step_folder(root, step)
-    if step < run.total_steps:
+    if not ended(run, progress):
         say(f"asked to stop: saved step {step}; go on with the same command and --load_dir auto")
     else:
         say(f"trained to step {step}; more with --load_dir auto and a larger --max_epoch")

@@ -129,7 +129,8 @@ def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
     """
     paths = {parameter.name: path for path, parameter in model.named_parameters()}
     named = {}
-    for key, value in optimizer.state_dict().items():
+    # What was restored waits there until the first step.
+    for key, value in {**optimizer._accumulators_holder, **optimizer.state_dict()}.items():
         owner = max((name for name in paths if key.startswith(name + "_")), key=len, default=None)
         if owner is not None:
             named[f"{paths[owner]}/{key[len(owner) + 1 :]}"] = value

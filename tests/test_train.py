@@ -254,6 +254,28 @@ def test_asked_to_stop_saves_says_how_to_go_on_and_loses_nothing(small, tmp_path
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.parametrize("interval", ["5", "1000"])  # inside the run, and at its last step
+@pytest.mark.parametrize("batches", [0, 2])
+def test_a_stop_is_heard_within_an_evaluation_and_loses_nothing(
+    small, tmp_path, monkeypatch, capsys, interval, batches
+):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--dev_interval", interval, "--para_save_dir"]
+    train.main([*run, str(tmp_path / "whole")])
+    whole, stopped = train.evaluate, tmp_path / "stopped"
+
+    def asked_within(model, reader, unknown, asked):
+        passed = iter(range(1000))
+        monkeypatch.setattr(train, "evaluate", whole)
+        return whole(model, reader, unknown, lambda: next(passed) >= batches)
+
+    monkeypatch.setattr(train, "evaluate", asked_within)
+    train.main([*run, str(stopped)])
+    assert "asked to stop: saved step" in capsys.readouterr().out.splitlines()[-4]
+    assert last(stopped).info["dev"] is None and not [one for one in figures(stopped) if one["kind"] == "dev"]
+    train.main([*run, str(stopped), "--load_dir", "auto"])
+    assert_same_run(tmp_path / "whole", stopped)
+
+
 def test_resuming_takes_saved_flags_and_the_command_line_wins(small, tmp_path, capsys):
     run = ["--para_save_dir", str(tmp_path / "run")]
     train.main([*small, *run, "--batch_size", "8", "--max_epoch", "1"])
