@@ -291,6 +291,9 @@ def over(task: Task, progress: Progress) -> bool:
 def train(task: Task, progress: Progress) -> None:
     """The loop: step → log → after each pass evaluate and save, until the last step or until asked to stop."""
     options, request, clock = task.options, StopRequest(), StepClock()
+    if dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
+        for parameter in task.network.trained_parameters():
+            dist.broadcast(parameter, src=0)
     epoch, stop, tokens = None, False, 0
     while not over(task, progress) and not stop:
         step = progress.step
