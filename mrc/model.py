@@ -93,7 +93,8 @@ def build_vocabulary(groups: Iterable[Group], min_count: int) -> Vocabulary:
             counts.update(map(key, text.words))
     specials = [START, END, UNKNOWN]
     words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
-    return vocabulary_from(specials + [word for word in words if word.strip() and word not in specials])
+    # A segmented file may have white space within words, which no line of a vocabulary can hold.
+    return vocabulary_from(specials + [word for word in words if word.split() == [word] and word not in specials])
 
 
 def _sentences(text: Text, vocabulary: Vocabulary) -> List[np.ndarray]:

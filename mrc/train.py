@@ -35,7 +35,7 @@ from mrc import model as reading
 from mrc.model import Encoded, Model
 from mrc.network import Reader, costs, random_of
 from mrc.options import make_parser
-from mrc.questions import Group, Limits, read
+from mrc.questions import Group, Limits, read, remarks
 from mrc.scores import describe
 
 # Records of this program besides those of "train".
@@ -115,11 +115,8 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
     """Return the groups of files; say what is left out, cut, or found elsewhere."""
     found = read(paths, limits, to_train_on, options.on_bad_line)
     if dist.get_rank() == 0:
-        if found.problems:
-            say(f"warning: {len(found.problems)} questions skipped, the first: {found.problems[0]}")
-        for what, number in found.counts.items():
-            if number:
-                say(f"{'train' if to_train_on else 'held out'}: {number} {what}")
+        for text in remarks(found):
+            say(f"{'train' if to_train_on else 'held out'}: {text}")
     groups = reading.split_groups(found.groups)
     if not to_train_on and not any(question.references for group in groups for question in group.questions):
         raise OptionError(f"{paths[0]}: no question has an answer to score against; mrc.predict answers questions")
