@@ -1,13 +1,26 @@
 """Bad input of mrc/: an error that names file and place, or a count; never a traceback."""
 
+import copy
 import gzip
+import json
+import random
+from argparse import Namespace
+from collections import Counter
 
+from elmo_chinese.command import UserError
 from elmo_chinese.text import InputError
 
 import pytest
+from conftest import ROOT
 from test_mrc_questions import CONTEXT, LATER, dump, line, qa, squad, write
 
-from mrc.questions import CUT_PASSAGES, read, remarks
+from mrc import evaluate
+from mrc import model as reading
+from mrc.model import Model
+from mrc.network import Reader
+from mrc.predict import answer_files
+from mrc.questions import CUT_PASSAGES, Limits, read, remarks
+from mrc.train import read_groups
 
 EMPTY = {"context": " \n", "qas": [{"id": "0"}]}
 NESTED = '{"question_id": 9, "documents": ' + "[" * 100_000
@@ -120,3 +133,117 @@ def test_skipped_is_what_cannot_be_used_and_nothing_else(tmp_path, content, left
 def test_a_passage_of_100_000_words_is_cut_and_said_to_be(tmp_path, content):
     found = read([write(tmp_path, content)])
     assert len(found.groups[0].passages[0].words) == 500 and remarks(found) == [f"1 {CUT_PASSAGES}"]
+
+
+# --- anything at all ---
+
+ODD = [
+    *(None, True, 0, -1, 3.5, 10**30, float("nan"), [], {}, [[]], [None], {"text": 3}, [["长", "江"]], [[1, 0]], [7]),
+    *("", " \n", "长江", "长 江", "\ud800", "\0", "\u2028", "<UNK>", "x" * 2000, "流入。" * 300),
+]
+BYTES = [
+    *(b"", b"\0", b"\n", b"\r\n", b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", b"\\ud800", b"\xed\xa0\x80"),
+    *("\ufeff".encode(), "\u2028".encode(), "的".encode("gb18030"), "的".encode("utf-16"), b"\xff", b"1" * 5000),
+]
+
+
+def places(value):
+    """Yield each object or list within a value of JSON, with each of its names or numbers."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(value[key])
+
+
+def changed(records, draw):
+    """Return records of JSON with one to three random changes."""
+    records = copy.deepcopy(records)
+    for _ in range(draw.randint(1, 3)):
+        (holder, key), (other, theirs) = draw.choices(list(places(records)), k=2)
+        kind = draw.random()
+        if kind < 0.3 and holder is not records:
+            del holder[key]
+        elif kind < 0.5:
+            holder[key] = copy.deepcopy(other[theirs])
+        elif kind < 0.6 and isinstance(holder, list):
+            holder.append(holder[key])
+        else:
+            holder[key] = draw.choice(ODD)
+    return records
+
+
+def broken(content, draw):
+    """Return bytes with something cut out of them or put in, mostly without cutting a character."""
+    start, end = sorted(draw.randrange(len(content) + 1) for _ in range(2))
+    end = draw.choice([start, start + 1, start + 8, end])
+    while draw.random() < 0.9 and content[start : start + 1] > b"\x7f":
+        start += 1
+    while draw.random() < 0.9 and content[end : end + 1] > b"\x7f":
+        end += 1
+    return content[:start] + draw.choice(BYTES) + content[max(start, end) :]
+
+
+def random_content(name, draw):
+    """Return a file of the project's data, some of it, with something wrong."""
+    text = (ROOT / "mrc" / "data" / name).read_text(encoding="utf-8")
+    if name.endswith("l"):
+        records = [json.loads(one) for one in draw.sample(text.splitlines(), 3)]
+        if draw.random() < 0.5:  # raw
+            for record in records:
+                for part in [record, *record["documents"]]:
+                    for field in [name for name in part if name.startswith(("segmented_", "answer_", "most_"))]:
+                        del part[field]
+    else:
+        records = json.loads(text)
+        records["data"] = draw.sample(records["data"], 2)
+    if draw.random() < 0.7:
+        records = changed(records, draw)
+    lines = records if name.endswith("l") else [records]
+    content = "".join(json.dumps(one) + "\n" for one in lines)
+    if draw.random() < 0.5:
+        content = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
+    content = content.encode("utf-8", "surrogatepass")
+    return broken(content, draw) if draw.random() < 0.4 else content
+
+
+def small_model(groups):
+    """Return a reader of groups that knows nothing."""
+    vocabulary = reading.build_vocabulary(groups, 1)
+    network = Reader(vocabulary.size, word_emb_dim=2, hidden_size=2)
+    network.eval()
+    return Model(network, vocabulary, None, Limits(40, 10, 8))
+
+
+def attempt(capsys, work, *arguments):
+    """Return what a part of a command returns and prints; None twice if it ended with an error that a user is told."""
+    capsys.readouterr()
+    try:
+        return work(*arguments), capsys.readouterr().out
+    except UserError as error:
+        assert str(error) and "Traceback" not in str(error)
+        return None, None
+
+
+@pytest.mark.parametrize("name", ["dev.json", "dev.jsonl"])
+@pytest.mark.parametrize("on_bad_line", ["error", "skip"])
+def test_random_changes_end_in_an_error_a_count_or_answers(tmp_path, capsys, name, on_bad_line, times=20, seed=1):
+    draw, paths, answers = random.Random(f"{name} {on_bad_line} {seed}"), [str(tmp_path / "data")], tmp_path / "answers"
+    options = Namespace(data=paths, on_bad_line=on_bad_line, format="text", predictions=str(answers))
+    model = small_model(read([str(ROOT / "mrc" / "data" / name)]).groups)
+    outcomes = Counter()
+    for _ in range(times):
+        (tmp_path / "data").write_bytes(random_content(name, draw))
+        groups, _ = attempt(capsys, read_groups, options, paths, model.limits, True)
+        for group in groups or ():
+            for question in group.questions:
+                words = group.passages[question.gold.passage].words
+                assert 0 <= question.gold.first <= question.gold.last < len(words) <= model.limits.passage
+        small_model(groups or [])
+        _, printed = attempt(capsys, answer_files, model, options)
+        found = json.loads(printed) if printed else {"?": ""}
+        answers.write_text(json.dumps(found), encoding="utf-8")
+        _, scored = attempt(capsys, evaluate.evaluate, options)
+        assert not scored or json.loads(scored)["missing"] == 0
+        answers.write_bytes(broken(json.dumps(changed(found, draw)).encode("utf-8"), draw))
+        attempt(capsys, evaluate.evaluate, options)
+        outcomes.update(trained=groups is not None, answered=printed is not None, scored=scored is not None)
+    assert all(0 < outcomes[what] < times for what in ("trained", "answered", "scored")), outcomes

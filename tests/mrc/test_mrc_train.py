@@ -170,6 +170,11 @@ def test_typed_questions_and_files_are_answered(trained, files, tmp_path, capsys
     assert answers == {name: answer.text for name, answer in reading.predict(model, groups).items()}
 
 
+def test_what_is_cut_is_said(trained, capsys):
+    predict.main(["--model", str(trained), "--question", "长江的号码是多少", "--text", "长江的号码是12。" * 100])
+    assert "1 passages cut at --max_passage_len" in capsys.readouterr().err
+
+
 def test_a_text_may_come_through_a_pipe(trained):
     command = ["-m", "mrc.predict", "--model", trained, "--question", "长江的号码是多少"]
     done = run_python(*command, input="长江的号码是12。\n黄河的号码是13。\n")
