@@ -342,7 +342,8 @@ def _given_span(record, there, wanted) -> Tuple[List[Tuple[int, Text]], Optional
 def _found_span(documents, there, wanted, answers) -> Tuple[List[Tuple[int, Text]], Optional[Gold]]:
     """Return the paragraph of each document that is nearest to an answer, and the best span in a selected one.
 
-    As Baidu prepared the data: the answer is looked for in the documents that people selected (all, if none).
+    As Baidu prepared the data: the answer is looked for in the documents that people selected (all, if none). But of
+    paragraphs as near as each other Baidu's files name the last one; here it is the shorter one, as in prediction.
     """
     answers = [words for words in answers if words]
     if not answers:

@@ -162,12 +162,10 @@ def changed(records, draw):
         kind = draw.random()
         if kind < 0.3 and holder is not records:
             del holder[key]
-        elif kind < 0.5:
-            holder[key] = copy.deepcopy(other[theirs])
-        elif kind < 0.6 and isinstance(holder, list):
-            holder.append(holder[key])
+        elif kind < 0.4 and isinstance(holder, list):
+            holder.append(copy.deepcopy(holder[key]))
         else:
-            holder[key] = draw.choice(ODD)
+            holder[key] = copy.deepcopy(draw.choice([other[theirs], draw.choice(ODD)]))
     return records
 
 
