@@ -70,6 +70,7 @@ def test_f1_by_hand(answer, references, expected):
 def test_the_pieces_of_cmrc_2018():
     text = "Windows 95（1995年）：比-尔·Gates's “第一”版，约3.5 GB……"
     assert pieces(text) == ["windows", "951995", "年", "比", "尔", "gates's", "第", "一", "版", "约", "3.5", "gb……"]
+    assert pieces("一龥龦龦") == ["一", "龥", "龦龦"]  # where Unicode 1.1 had its last Chinese character
 
 
 @pytest.mark.parametrize(
