@@ -289,8 +289,19 @@ def test_fields_of_a_preprocessed_line_are_taken_as_they_are(tmp_path):
     assert [text.words for text in group.passages] == [["黄", "河"], ["泰 山", "", "在", "山东"]]
     assert group.passages[1].text == "泰 山在山东"  # `泰 山` does not stand in the paragraph: the words are the text
     assert group.passages[1].piece(2, 3) == "在山东" and group.questions[0].text.words == ["泰山", "哪里"]
-    document["most_related_para"] = 5
-    assert read([write(tmp_path, [record])]).groups[0].passages[1].words == ["泰山"]
+    for answer, long in ((2, 0), (1, 1)):
+        assert read([write(tmp_path, [record])], Limits(answer=answer), to_train_on=True).counts[LONG] == long
+    document["segmented_paragraphs"][0] = []
+    for named in (0, 2):  # without a word, and none
+        document["most_related_para"] = named
+        assert read([write(tmp_path, [record])], to_train_on=True).groups[0].passages[1].words[3] == "山东"
+
+
+@pytest.mark.parametrize("before, left_out", [(999, 0), (1000, 1)])
+def test_an_answer_is_looked_for_in_the_first_thousand_words(tmp_path, before, left_out):
+    record = line(2)
+    record["documents"][0]["segmented_paragraphs"] = [["的"] * before + ["东海"]]
+    assert read([write(tmp_path, [line(), record])], Limits(2000), to_train_on=True).counts[LEFT_OUT] == left_out
 
 
 def test_a_typed_question(tmp_path):
