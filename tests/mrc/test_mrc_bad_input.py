@@ -55,6 +55,7 @@ BAD = [
     (squad(qa(answers=["东海"])), "q: question 1: expected an object with 'text', found '东海'"),
     (squad(qa(text=None)), "q: question 1: 'text' is None"),
     (squad(qa(start="4")), "q: question 1: 'answer_start' is '4'"),
+    (squad(qa(start=True)), "q: question 1: 'answer_start' is True"),
     (squad(qa(text=" \n")), "q: question 1: no answer to train on"),
     (squad(qa(answers=...)), "q: question 1: no answer to train on"),
     (squad(qa(text=LATER)), f"q: question 1: the answer '{LATER}' does not stand in its context"),
