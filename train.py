@@ -5,7 +5,7 @@
         --vocab_path data/vocabulary.txt          # one process; on CPU add small sizes
     CPU_NUM=2 sh run.sh                           # two processes on CPU
     CUDA_VISIBLE_DEVICES=0,1,2,3 sh run.sh        # four GPUs
-    sh run.sh --load_dir auto                     # go on after a kill
+    sh run.sh --load_dir auto                     # resume after a kill
 
 Top to bottom: one step, evaluation, set-up, resuming, the loop.
 """
@@ -39,7 +39,7 @@ import paddle.distributed as dist
 from bilm import BiLM, StepRandom, init_pretraining_params
 from reader import BidirectionalReader
 
-# What `checkpoint.json` must hold for a run to go on.
+# What `checkpoint.json` must hold for a run to resume.
 INFO = {
     **{"step": int, "flags": dict, "rows": int, "vocabulary_sha256": str, "vocabulary_size": int},
 }
@@ -189,7 +189,7 @@ def report_start(run: "Run", device: str, found: Optional[Checkpoint], progress:
     reader = run.train_reader
     if found:
         place = f"epoch {run.epoch(progress.tokens):.2f}, file {int(found.state['position'][1]) + 1}"
-        say(f"going on from {found.path}: step {step}, {place}")
+        say(f"resuming from {found.path}: step {step}, {place}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {kernels.describe()})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(
@@ -228,13 +228,11 @@ def count_steps(options: argparse.Namespace, train_reader: BidirectionalReader, 
 
 
 def checkpoint_to_resume(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Optional[Checkpoint]:
-    """Return the checkpoint to go on from, or None; take over its flags."""
+    """Return the checkpoint to resume from, or None; take over its flags."""
 
     def check(found: Checkpoint) -> None:
         if options.load_pretraining_params:
-            raise OptionError(
-                "--load_dir goes on with a run, --load_pretraining_params starts a new one; give one of them"
-            )
+            raise OptionError("--load_dir resumes a run, --load_pretraining_params starts a new one; give one of them")
         checkpoint.check_kind(found, "rows")
         add_what_older_ones_lack(found)
         checkpoint.check_info(found, INFO)
@@ -521,7 +519,7 @@ def next_step(
     except TrainingError as error:
         raise TrainingError(
             f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
-            "go on from one of them with a lower --learning_rate"
+            "resume one of them with a lower --learning_rate"
         )
     progress.step = step
     progress.tokens += run.words_per_step
@@ -565,7 +563,7 @@ def report_end(run: Run, progress: Progress) -> None:
     root, step = Path(run.options.para_save_dir), progress.step
     folder = checkpoint.step_folder(root, step)
     if not ended(run, progress):
-        say(f"asked to stop: saved step {step}; go on with the same command and --load_dir auto")
+        say(f"asked to stop: saved step {step}; resume with the same command and --load_dir auto")
     else:
         say(f"trained to step {step}; more with --load_dir auto and a larger --max_epoch")
         dev = [record for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "dev"]

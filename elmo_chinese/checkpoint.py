@@ -363,7 +363,7 @@ def progress_of(found: Checkpoint, kind: Type[T]) -> T:
     hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
     progress = kind(**{name: _typed(found, name, values.get(name), kinds) for name, kinds in hints.items()})
     if progress.step != found.info["step"]:
-        raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can go on from it")
+        raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can resume from it")
     return progress
 
 
@@ -371,7 +371,7 @@ def _typed(found: Checkpoint, name: str, value: Any, kinds: Sequence[type]) -> A
     if float in kinds and type(value) is int:
         value = float(value)
     if type(value) not in kinds or (type(value) in (int, float) and not value >= 0):
-        raise CheckpointError(f"{found.path / INFO_FILE}: {name} is {value!r:.60}, so no run can go on from it")
+        raise CheckpointError(f"{found.path / INFO_FILE}: {name} is {value!r:.60}, so no run can resume from it")
     return value
 
 

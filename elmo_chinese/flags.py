@@ -1,4 +1,4 @@
-"""Flags: how they are declared, typed, read, and taken over from the checkpoint that a run goes on from."""
+"""Flags: how they are declared, typed, read, and taken over from the checkpoint that a run resumes from."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from elmo_chinese.command import UserError
 
-# What a flag is to the checkpoint that a run goes on from.
+# What a flag is to the checkpoint that a run resumes from.
 FIXED = "fixed"  # the checkpoint only fits its own value
 FREE = "free"  # the checkpoint's value, unless another is given
 OWN = "own"  # the checkpoint has no say in it, or brings along what it stands for

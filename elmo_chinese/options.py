@@ -82,7 +82,7 @@ def make_parser(description: str) -> TrainingParser:
     flag("--keep", positive_int, 3, "so many of the newest checkpoints stay, besides the best one")
     flag("--visualdl_embeddings", whole_number, 0, "show the vectors of so many frequent words in VisualDL at the end")
     flag("--load_dir", str, "",
-         "go on exactly from this checkpoint; auto: from the newest in --para_save_dir, if any", OWN)  # fmt: skip
+         "resume exactly from this checkpoint; auto: from the newest in --para_save_dir, if any", OWN)  # fmt: skip
     flag("--load_pretraining_params", str, "",
          "start a new run from these weights: a checkpoint or a Fluid folder", OWN)  # fmt: skip
 

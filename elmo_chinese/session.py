@@ -1,4 +1,4 @@
-"""What every training program does around its loop: device, checkpoint to go on from, a request to stop."""
+"""What every training program does around its loop: device, checkpoint to resume from, a request to stop."""
 
 import argparse
 import os
@@ -66,7 +66,7 @@ def versions() -> Dict[str, str]:
 
 
 def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint]:
-    """Return the checkpoint to go on from, None for a new run.
+    """Return the checkpoint to resume from, None for a new run.
 
     Args:
         load_dir: the folder of a checkpoint, or of a run, which means its newest sound one; "auto": that of `root`,
@@ -89,7 +89,7 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
         return checkpoint.load(load_dir)
     if any(checkpoint.candidates(root)):
         raise OptionError(
-            f"{root} already holds checkpoints; go on from them with --load_dir auto, "
+            f"{root} already holds checkpoints; resume them with --load_dir auto, "
             f"or choose another {flag} for a new run"
         )
     return None
@@ -102,7 +102,7 @@ def checkpoint_to_resume(
     folder: str,
     check: Callable[[Checkpoint], None],
 ) -> Optional[Checkpoint]:
-    """Return the checkpoint to go on from, None for a new run; take over its flags, say what the command line changed.
+    """Return the checkpoint to resume from, None for a new run; take over its flags, say what the command line changed.
 
     Args:
         options, given: see `TrainingParser.parse`; options are filled.

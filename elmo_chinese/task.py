@@ -28,7 +28,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-# What `checkpoint.json` must hold for a run to go on, besides what is of the task.
+# What `checkpoint.json` must hold for a run to resume, besides what is of the task.
 INFO = {"step": int, "flags": dict, "train_sha256": str}
 
 
@@ -188,7 +188,7 @@ def save_checkpoint(task: Task, progress: Progress, result: Optional[Result]) ->
 
 
 def check(found: Checkpoint, entry: str, kind: type) -> None:
-    """Raise `CheckpointError` if no run of a task can go on from a checkpoint.
+    """Raise `CheckpointError` if no run of a task can resume from a checkpoint.
 
     Args:
         entry, kind: what stands in `checkpoint.json` of this task alone.
@@ -308,7 +308,7 @@ def train(task: Task, progress: Progress) -> None:
             except TrainingError as error:
                 raise TrainingError(
                     f"step {step + 1}: {error}; stopped. The checkpoints in {options.model_save_dir} are from before: "
-                    "go on from one of them with a lower --base_learning_rate"
+                    "resume one of them with a lower --base_learning_rate"
                 )
         progress.step += 1
         progress.examples += len(batch)
@@ -373,7 +373,7 @@ def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional
     frozen = sum(parameter.size for parameter in network.parameters()) - trained
     if found:
         step = found.info["step"]
-        say(f"going on from {found.path}: step {step}, epoch {task.epoch(step):.2f}")
+        say(f"resuming from {found.path}: step {step}, epoch {task.epoch(step):.2f}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(f"network     {', '.join(f'{name} {size}' for name, size in sizes.items())}")
@@ -389,7 +389,7 @@ def report_end(task: Task, progress: Progress) -> Optional[Path]:
     """Print where everything is; return the folder of the best model, None if training was asked to stop."""
     root = Path(task.options.model_save_dir)
     if not over(task, progress):
-        say(f"asked to stop: saved step {progress.step}; go on with the same command and --load_dir auto")
+        say(f"asked to stop: saved step {progress.step}; resume with the same command and --load_dir auto")
         return None
     folder = checkpoint.resolve(root)
     say(f"trained to step {progress.step}; more with --load_dir auto and a larger --max_epoch or --patience")

@@ -46,10 +46,10 @@ def add_training(parser: TrainingParser, examples: str, score: str, max_epoch: i
 
 
 def add_output(parser: TrainingParser, folder: str) -> None:
-    """Add where the run is kept, and how it is gone on with; `folder` is the default."""
+    """Add where the run is kept, and how it is resumed; `folder` is the default."""
     flag = parser.group("output and checkpoints")
     flag("--model_save_dir", str, folder, "folder of this run: checkpoints, the best model, log/", OWN)
     flag("--log_interval", positive_int, 20, "steps between two lines of figures")
     flag("--keep", positive_int, 1, "so many of the newest checkpoints stay, besides the best one")
     flag("--load_dir", str, "",
-         "go on exactly from this checkpoint; auto: from the newest in --model_save_dir, if any", OWN)  # fmt: skip
+         "resume exactly from this checkpoint; auto: from the newest in --model_save_dir, if any", OWN)  # fmt: skip

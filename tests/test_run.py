@@ -186,7 +186,7 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     assert process.returncode == 0, printed
     assert "training a small model on CPU" in printed.splitlines()[0] and "asked to stop: saved step" in printed
     finished = subprocess.run([*command, "--max_epoch", "1", "--log_interval", "1"], stderr=subprocess.PIPE, **more)
-    assert "going on from" in finished.stdout and finished.returncode == 0
+    assert "resuming from" in finished.stdout and finished.returncode == 0
 
 
 def stand_in(tmp_path, launcher, gpu=0):

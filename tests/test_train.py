@@ -236,7 +236,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, tmp_path, proce
     killed.communicate()  # with the launcher, which is what was killed of two, end its processes
     assert last(tmp_path / "killed").info["step"] < last(tmp_path / "whole").info["step"]
     printed = finish(go("killed"))
-    assert re.search(r"going on from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
+    assert re.search(r"resuming from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -248,7 +248,7 @@ def test_asked_to_stop_saves_says_how_to_go_on_and_loses_nothing(small, tmp_path
     process = start([*arguments, "--para_save_dir", tmp_path / "stopped"])
     wait_for(lambda: log.exists() and log.stat().st_size > 0, process)
     process.send_signal(number)
-    assert re.search(r"asked to stop: saved step \d+; go on with .*--load_dir auto", finish(process))
+    assert re.search(r"asked to stop: saved step \d+; resume with .*--load_dir auto", finish(process))
     finish(start([*arguments, "--para_save_dir", tmp_path / "stopped"]))
     finish(whole)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -514,7 +514,7 @@ def finished(small, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ([], "already holds checkpoints; go on from them with --load_dir auto, or choose another"),
+        ([], "already holds checkpoints; resume them with --load_dir auto, or choose another"),
         (["--load_dir", "auto", "--hidden_size", "16"], "--hidden_size is 16, but the checkpoint's is 12"),
         (["--load_dir", "auto", "--optim", "adam"], "--optim is adam, but the checkpoint's is adagrad"),
         (["--load_dir", "auto", "--batch_size", "6"], "global batch of 8 rows, now it is 6"),

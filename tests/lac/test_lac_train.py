@@ -187,7 +187,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, trained, tmp_pa
     killed.communicate()
     assert not list(run.glob("elmo_layers*"))
     printed = finish(start(arguments))
-    assert re.search(r"going on from .*step_\d+: step \d+, epoch \d", printed)
+    assert re.search(r"resuming from .*step_\d+: step \d+, epoch \d", printed)
     assert_same_run(trained, run)
 
 
@@ -347,7 +347,7 @@ def test_bad_input_is_a_clear_error(small, tmp_path, capsys, name):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ([], "already holds checkpoints; go on from them with --load_dir auto, or choose another"),
+        ([], "already holds checkpoints; resume them with --load_dir auto, or choose another"),
         (["--load_dir", "auto", "--grnn_hidden_dim", "7"], "--grnn_hidden_dim is 7, but the checkpoint's is 6"),
         (["--load_dir", "auto", "--train_data", str(DATA / "train.txt")], "the training lines are not those of"),
         (["--load_dir", "auto", "--label_dict_path", "tests/golden/lac_small/tag.dic"], "is not the tag set of"),

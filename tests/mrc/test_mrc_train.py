@@ -204,7 +204,7 @@ def test_what_cannot_be_answered(trained, capsys, flags, message):
         (["--hidden_size", "7", "--load_dir", "auto"], "--hidden_size is 7, but the checkpoint's is 6"),
         (["--dev_data", "nowhere"], "no file matches 'nowhere'"),
         (["--elmo_dict_dir", ""], "has no vocabulary in it: --elmo_dict_dir"),
-        ([], "already holds checkpoints; go on from them with --load_dir auto"),
+        ([], "already holds checkpoints; resume them with --load_dir auto"),
         (["--elmo_vectors", "all"], "invalid choice: 'all'"),
     ],
 )
