@@ -1,7 +1,6 @@
 """Turn every line of a text into ELMo vectors.
 
-    python embed.py --checkpoint checkpoints/step_00000100 --input data/dev/part_00000.txt \\
-        --output vectors.npz
+    python embed.py --checkpoint checkpoints/step_00000100 --input data/dev/part_00000.txt --output vectors.npz
     echo '我爱北京' | python embed.py --checkpoint checkpoints/step_00000100 --input - --segment \\
         --output vectors.npz --layers top --pool mean --dtype float16
     python embed.py --checkpoint fluid_folder --vocab_path vocabulary.txt --input text.txt --output vectors.npz
@@ -9,10 +8,16 @@
 A checkpoint is a folder of train.py, a folder of Fluid variables, or a .tar.gz of one or its address. The
 text has one sentence a line, words apart by white space (with --segment: any text, cut by jieba).
 
-The output holds one array for each line, its name is the line's number, counted from 0:
-`numpy.load("vectors.npz")["0"]`. Its shape is [layers, words, size] for --layers all, else [words, size];
---pool takes the words away. size is twice the embedding size: forward, then backward. A line without words
-has an array of 0 words, pooled: zeros. The file appears under its name when it is complete.
+The output holds one array for each line, named by its number from 0: `numpy.load("vectors.npz")["0"]`. Its
+shape is [layers, words, size] for --layers all, else [words, size]; --pool takes the words away. size is twice
+the embedding size: forward, then backward. A line without words has an array of 0 words, pooled: zeros. The
+file appears under its name when it is complete.
+
+For large texts, --output vectors.npy writes one array of all words, [words, size], for --layers all
+[words, layers, size], and beside it where each line starts:
+
+    vectors, offsets = numpy.load("vectors.npy", mmap_mode="r"), numpy.load("vectors.offsets.npy")
+    vectors[offsets[7]:offsets[8]]  # of line 7
 
 In Python:
 
@@ -20,22 +25,18 @@ In Python:
     for vectors in embed([["我", "爱", "北京"], ["你好"]], encoder, vocabulary, layers="mix"):
         print(vectors.shape)
 
-Top to bottom: sentences to vectors, files, the command.
+Top to bottom: sentences to vectors, the text, the command.
 """
 
-import io
 import shutil
-import struct
 import sys
 import tempfile
 import time
-import zlib
 from argparse import RawDescriptionHelpFormatter
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from elmo_chinese import files, runtime
+from elmo_chinese import runtime
 from elmo_chinese.archive import local_folder
 from elmo_chinese.command import command
 from elmo_chinese.corpus.sentences import segment
@@ -44,6 +45,7 @@ from elmo_chinese.metrics import Progress, duration, say
 from elmo_chinese.pretrained import pretrained_sizes
 from elmo_chinese.session import choose_device
 from elmo_chinese.text import InputError, read_lines, read_stdin
+from elmo_chinese.vectors import FILES, Counts, writing
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -213,7 +215,7 @@ def _pooled(vectors, pool):
     return vectors.mean(axis=-2) if pool == "mean" else vectors.max(axis=-2)
 
 
-# --- files ---
+# --- the text ---
 
 
 class Text:
@@ -266,108 +268,6 @@ class Text:
         self._file.close()
 
 
-class NpzFile:
-    """Writes an `.npz`, array by array, in memory that does not grow.
-
-    `zipfile` would do, were it not for the directory at the end of the file: it keeps half a kilobyte for each
-    array in memory until then. Here that waits in a temporary file. All entries are stored in the ZIP64
-    form, as `np.savez` does: the sizes of the old form are all ones, the true ones follow the name.
-    """
-
-    ONES = 2**32 - 1
-
-    def __init__(self, path: Path):
-        self._file, self._directory, self._count = open(path, "wb"), tempfile.TemporaryFile(), 0
-
-    def write(self, key: str, array: np.ndarray) -> None:
-        """Append one array."""
-        array, header = np.ascontiguousarray(array), io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-        content = array.reshape(-1).view(np.uint8)
-        checksum, size = zlib.crc32(content, zlib.crc32(header.getvalue())), header.tell() + content.size
-        place, name = self._file.tell(), f"{key}.npy".encode("ascii")
-        # Version needed, flags, method (stored), time, date (the first there is), checksum, sizes, name's length.
-        entry = struct.pack("<5H3IH", 45, 0, 0, 0, 33, checksum, self.ONES, self.ONES, len(name))
-        true_sizes = struct.pack("<2H2Q", 1, 16, size, size)
-        self._file.write(b"PK\3\4" + entry + struct.pack("<H", len(true_sizes)) + name + true_sizes)
-        self._file.write(header.getvalue())
-        self._file.write(content)
-        true_sizes = struct.pack("<2H3Q", 1, 24, size, size, place)
-        rest = struct.pack("<4H2I", len(true_sizes), 0, 0, 0, 0, self.ONES)
-        self._directory.write(b"PK\1\2" + struct.pack("<H", 45) + entry + rest + name + true_sizes)
-        self._count += 1
-
-    def close(self) -> None:
-        """Append the directory and close the file."""
-        start = self._file.tell()
-        self._directory.seek(0)
-        shutil.copyfileobj(self._directory, self._file)
-        end = self._file.tell()
-        counts = (self._count, self._count, end - start, start)
-        self._file.write(b"PK\6\6" + struct.pack("<Q2H2I4Q", 44, 45, 45, 0, 0, *counts))
-        self._file.write(b"PK\6\7" + struct.pack("<IQI", 0, end, 1))
-        self._file.write(b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 2**16 - 1, 2**16 - 1, self.ONES, self.ONES, 0))
-        self._file.close()
-        self._directory.close()
-
-
-class H5File:
-    """Writes an `.h5` file, array by array, each a data set."""
-
-    def __init__(self, path: Path):
-        import h5py  # not needed for .npz
-
-        self._file = h5py.File(path, "w")
-
-    def write(self, key: str, array: np.ndarray) -> None:
-        """Append one array."""
-        self._file.create_dataset(key, data=array)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-FILES = {".npz": NpzFile, ".h5": H5File}
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to write into an error that says which file."""
-    try:
-        yield
-    except ImportError:
-        raise OptionError(f"--output {path}: h5py is not installed; pip install h5py, or take a name that ends in .npz")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """Give a function (name, array) that writes to a file beside `path`, which takes its place when all went well.
-
-    Raises:
-        OptionError: neither `.npz` nor `.h5`, or no h5py. InputError: it cannot be written.
-    """
-    if path.suffix not in FILES:
-        raise OptionError(f"--output {path}: the name must end in {' or '.join(FILES)}")
-    if path.is_dir():
-        raise OptionError(f"--output {path}: is a folder; give the name of a file")
-    with ExitStack() as stack:
-        with _write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = FILES[path.suffix](stack.enter_context(files.writing(path)))
-
-        def write(key, array):
-            with _write_errors(path):
-                file.write(key, array)
-
-        yield write
-        with _write_errors(path):
-            file.close()
-            stack.close()
-
-
 # --- the command ---
 
 
@@ -406,10 +306,15 @@ def splitter(segmented: bool) -> Callable[[str], List[str]]:
     return lambda line: segment(line).split()
 
 
-def expected_bytes(text: Text, encoder: ElmoEncoder, layers: str, pool: str, dtype: str) -> int:
-    """Return the size of the `.npz` to within a few bytes a line."""
-    numbers = int(np.prod(shape(encoder, 1, layers, pool))) * (text.words if pool == "none" else text.lines)
-    return numbers * np.dtype(dtype).itemsize + text.lines * 270
+def counts_of(text: Text, pool: str) -> Counts:
+    """Return how many lines and rows of vectors a text has."""
+    return Counts(text.lines, text.words if pool == "none" else text.lines, pool != "none")
+
+
+def expected_bytes(text: Text, encoder: ElmoEncoder, options) -> int:
+    """Return the size of the output to within a few bytes a line."""
+    numbers = int(np.prod(shape(encoder, 1, options.layers, options.pool))) * counts_of(text, options.pool).rows
+    return numbers * np.dtype(options.dtype).itemsize + text.lines * FILES[Path(options.output).suffix].line_bytes
 
 
 def size_text(count: int) -> str:
@@ -420,7 +325,7 @@ def size_text(count: int) -> str:
 
 def report_start(options, encoder, text, device) -> None:
     """Print what is about to be computed; raise `OptionError` if there is no room for it."""
-    config, expected = encoder.config, expected_bytes(text, encoder, options.layers, options.pool, options.dtype)
+    config, expected = encoder.config, expected_bytes(text, encoder, options)
     one = ", ".join(str(size or "words") for size in shape(encoder, 0, options.layers, options.pool))
     say(f"device      {device} ({runtime.SETTINGS})")
     say(
@@ -455,8 +360,7 @@ def run(options) -> None:
         report_start(options, encoder, text, device)
         start, progress = time.perf_counter(), Progress(text.words, "words")
         how = (options.layers, options.pool, options.dtype, options.batch_tokens, progress.add)
-        for number, vectors in enumerate(embed_ids(text, encoder, *how)):
-            write(str(number), vectors)
+        write(embed_ids(text, encoder, *how), counts_of(text, options.pool))
     text.close()
     seconds = time.perf_counter() - start
     say(
@@ -473,7 +377,7 @@ def make_parser() -> Parser:
     flag("--checkpoint", required=True, help="folder of a pretrained model, a .tar.gz of one, or its address")
     flag("--vocab_path", help="the model's vocabulary; needed for Fluid folders, our checkpoints have their own")
     flag("--input", required=True, help="UTF-8 text, one sentence a line; - reads standard input")
-    flag("--output", required=True, help="a name that ends in .npz, or in .h5 if h5py is installed")
+    flag("--output", required=True, help="a name that ends in .npz, in .npy for large texts, or in .h5 with h5py")
     flag("--segment", default=False, help="cut each line into words with jieba; white space is dropped", **switch)
     flag("--layers", choices=LAYERS, default="mix", help="the trained mix, the top layer, or all (default: mix)")
     flag("--pool", choices=POOLS, default="none", help="one vector a sentence: mean or max over its words")

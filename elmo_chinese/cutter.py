@@ -13,7 +13,7 @@
               count of 1 if it is no word. It is found from the right, and of equally good ends the furthest counts
     letters   a-z, A-Z and 0-9 that are single pieces of the path side by side stay together
 
-Its loops are in `kernels.cc`; without it, the same is done here.
+Its loops are in `cpp/cutting.cc`; without it, the same is done here.
 """
 
 import functools
@@ -146,7 +146,7 @@ class PathCutter:
 
     @functools.cached_property
     def _tree(self) -> Tuple[np.ndarray, np.ndarray]:
-        """The words as `cut_texts` of `kernels.cc` takes them."""
+        """The words as `cut_texts` of `cpp/cutting.cc` takes them."""
         lengths = np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
         size = 1 << (2 * int(lengths.sum()) + 2).bit_length()
         keys, numbers = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int32)

@@ -19,7 +19,7 @@ SPARSE = ("adagrad", "sgd")
 
 
 class Adagrad(paddle.optimizer.Adagrad):
-    """Paddle's Adagrad, with one pass over a gradient in C++ (`kernels.cc`) that clips it, too.
+    """Paddle's Adagrad, with one pass over a gradient in C++ (`cpp/updates.cc`) that clips it, too.
 
     Attributes:
         scale: what the next step multiplies gradients with, where `in_cpp()`.
@@ -42,7 +42,7 @@ class Adagrad(paddle.optimizer.Adagrad):
         if gradient.is_selected_rows():
             rows, values = merged_rows(gradient)
             return kernels.call("adagrad_rows", values.shape, numbers, [rows], [parameter], [values], [moment])
-        return kernels.call("adagrad", [parameter.size], numbers, [parameter], [gradient], [moment])
+        return kernels.call("adagrad", [math.prod(parameter.shape)], numbers, [parameter], [gradient], [moment])
 
 
 def row_gradient(gradient):
@@ -71,7 +71,8 @@ def gradient_norm(parameters):
         return math.sqrt(float(paddle.add_n([paddle.square(g).sum(dtype="float64") for g in gradients])))
     squares = np.empty(len(gradients), np.float32)
     for number, gradient in enumerate(gradients):
-        kernels.call("squares", [gradient.size], [], [gradient.contiguous()], [squares[number:]])
+        size = math.prod(gradient.shape)
+        kernels.call("squares", [size], [], [gradient.contiguous()], [squares[number : number + 1]])
     return math.sqrt(squares.sum(dtype=np.float64))
 
 

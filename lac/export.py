@@ -10,8 +10,8 @@
       vocabulary.txt, tag.dic, q2b.dic   words of the embedding, tags by id, replacements before the look-up
       text.json, dictionary.txt          how text is cut and looked up, and the dictionary that it is cut by
       elmo_vocabulary.txt                words of the biLM, with ELMo
-      network.npz                        without ELMo: the parameters by name, which `lac.predict` gives to the loops of
-                                         `kernels.cc` where it can use them; elsewhere it runs the program
+      network.npz                        without ELMo: the parameters by name, which `lac.predict` gives to the loops in
+                                         C++ where it can use them; elsewhere it runs the program
       SHA256SUMS                         checksums of the files above
 
 The network's recurrences have a backward pass of their own (`PyLayer`), which a program of any number of words

@@ -102,7 +102,7 @@ class Tagger(nn.Layer):
         return F.linear(inputs, self.output_w, self.output_b).transpose([1, 0, 2])
 
     def best_tags(self, word_ids: np.ndarray, lengths: np.ndarray, vectors: Optional[np.ndarray] = None) -> np.ndarray:
-        """Return the best tags of sentences, in C++ (`kernels.cc`), without padding or a graph.
+        """Return the best tags of sentences, in C++ (`cpp/tagging.cc`), without padding or a graph.
 
         Args:
             word_ids: int64 `[words]`, one sentence after the other. lengths: int64 `[sentences]`, at least 1.

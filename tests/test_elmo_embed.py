@@ -10,11 +10,11 @@ import shutil
 import sys
 import textwrap
 import types
-import zipfile
 from pathlib import Path
 
 from elmo_chinese import checkpoint
 from elmo_chinese.text import read_lines
+from elmo_chinese.vectors import NpzFile
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -24,7 +24,7 @@ from conftest import GOLDEN, LM, largest_difference, run_python
 
 import elmo_embed as script
 from bilm import BiLM, ElmoEncoder, load_encoder
-from elmo_embed import NpzFile, batches, embed, expected_bytes, main
+from elmo_embed import batches, embed, expected_bytes, main
 
 FLUID = GOLDEN / "lac_small" / "elmo_checkpoint"
 WORDS = ["<S>", "</S>", "<UNK>", *(f"词{number}" for number in range(3, 60))]
@@ -67,12 +67,17 @@ def directly(encoder, vocabulary, words, layers="all"):
     return chosen[:, 0] if layers == "all" else chosen[0]
 
 
-def command(tmp_path, text, *more, vocab_path=None, name="out.npz"):
-    """Run the command on a text; return what is in its output."""
+def written(tmp_path, text, *more, vocab_path=None, name="out.npz"):
+    """Run the command on a text; return its output."""
     (tmp_path / "in.txt").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     flags = ["--checkpoint", FLUID, "--input", tmp_path / "in.txt", "--output", tmp_path / name, *more]
     main([str(flag) for flag in [*flags, "--vocab_path", vocab_path or tmp_path / "vocabulary.txt"]])
-    with np.load(tmp_path / name) as arrays:
+    return tmp_path / name
+
+
+def command(tmp_path, text, *more):
+    """Run the command on a text; return the vectors of its lines."""
+    with np.load(written(tmp_path, text, *more)) as arrays:
         return [arrays[str(number)] for number in range(len(arrays.files))]
 
 
@@ -189,22 +194,6 @@ def test_a_vocabulary_of_another_size_and_several_mixes_are_errors(vocabulary):
         embed([], ElmoEncoder(60, 8, 12, num_mixes=2), vocabulary)
 
 
-# --- the files ---
-
-
-def test_npz_is_read_by_numpy_and_zipfile(tmp_path):
-    arrays = {"0": np.zeros([0, 4], "f4"), "1": np.arange(6.0).reshape(2, 3).T, "2": np.float16([[1.5]])}
-    file = NpzFile(tmp_path / "a.npz")
-    for key, array in arrays.items():
-        file.write(key, array)
-    file.close()
-    assert zipfile.ZipFile(tmp_path / "a.npz").testzip() is None
-    with np.load(tmp_path / "a.npz") as read:
-        assert read.files == list(arrays)
-        for key, array in arrays.items():
-            assert np.array_equal(read[key], array) and read[key].dtype == array.dtype
-
-
 # --- the command ---
 
 
@@ -220,6 +209,21 @@ def test_every_line_is_in_its_place(tmp_path, vocabulary, encoder, sentences, ca
     assert f"40 lines ({empty} empty), {words} words, {unknown} of them <UNK>" in printed
     assert "[words, 16] of float32 a line" in printed and f"{words} of {words} words" in printed
     assert "sentences/s" in printed and "tokens/s" in printed and not (tmp_path / "out.npz.tmp").exists()
+
+
+@pytest.mark.parametrize("pool", ["none", "max"])
+@pytest.mark.parametrize("layers", ["all", "mix"])
+def test_one_array_has_the_vectors_of_all_lines(tmp_path, vocab_path, sentences, layers, pool):
+    flags = ["--layers", layers, "--pool", pool, "--dtype", "float16"]
+    one_by_one = command(tmp_path, lines(sentences), *flags)
+    vectors = np.load(written(tmp_path, lines(sentences), *flags, name="out.npy"), mmap_mode="r")
+    offsets = np.load(tmp_path / "out.offsets.npy")
+    rows = sum(map(len, sentences)) if pool == "none" else len(sentences)
+    assert vectors.dtype == np.float16 and vectors.shape == (rows, *((3,) if layers == "all" else ()), 16)
+    assert len(offsets) == len(one_by_one) + 1 and offsets[0] == 0 and offsets[-1] == rows
+    for array, start, end in zip(one_by_one, offsets, offsets[1:]):
+        array = array[np.newaxis] if pool == "max" else np.moveaxis(array, -2, 0)
+        assert np.array_equal(vectors[start:end], array)
 
 
 def test_flags_do_what_the_call_does(tmp_path, vocabulary, sentences):
@@ -261,6 +265,8 @@ def test_the_expected_size_is_about_right(tmp_path, vocab_path, encoder, sentenc
     for flags in ([], ["--layers", "all", "--dtype", "float16"], ["--pool", "mean"]):
         command(tmp_path, lines(sentences), *flags)
         assert expected[-1] == pytest.approx((tmp_path / "out.npz").stat().st_size, rel=0.05)
+        size = written(tmp_path, lines(sentences), *flags, name="out.npy").stat().st_size
+        assert expected[-1] == pytest.approx(size + (tmp_path / "out.offsets.npy").stat().st_size - 256, rel=0.05)
 
 
 def test_our_own_checkpoint_brings_its_vocabulary_and_stdin_is_read(tmp_path):
@@ -291,8 +297,7 @@ def test_an_archive_is_a_checkpoint_too(tmp_path, vocab_path, monkeypatch):
 
 def test_h5(tmp_path, vocab_path):
     h5py = pytest.importorskip("h5py", reason="h5py is not installed; it is optional")
-    with pytest.raises(ValueError):  # it is written, but NumPy cannot read it
-        command(tmp_path, "词3 词4\n\n", name="out.h5")
+    written(tmp_path, "词3 词4\n\n", name="out.h5")
     with h5py.File(tmp_path / "out.h5", "r") as file:
         assert {key: file[key].shape for key in file} == {"0": (2, 16), "1": (0, 16)}
 
@@ -310,8 +315,7 @@ def test_h5_with_a_stand_in_for_h5py(tmp_path, vocab_path, monkeypatch):
             self.path.write_text(json.dumps(self), encoding="utf-8")
 
     monkeypatch.setitem(sys.modules, "h5py", types.SimpleNamespace(File=File))
-    with pytest.raises(ValueError):
-        command(tmp_path, "词3 词4\n\n", name="out.h5")
+    written(tmp_path, "词3 词4\n\n", name="out.h5")
     assert json.loads((tmp_path / "out.h5").read_text(encoding="utf-8")) == {"0": [2, 16], "1": [0, 16]}
 
 
@@ -362,16 +366,17 @@ for count in (20_000, 100_000):
     with open(r"{tmp_path}/in.txt", "w", encoding="utf-8") as file:
         file.writelines("词3 词4\\n" for _ in range(count))
     elmo_embed.main(["--checkpoint", r"{FLUID}", "--vocab_path", r"{vocab_path}", "--input", r"{tmp_path}/in.txt",
-                "--output", r"{tmp_path}/out.npz", "--batch_tokens", "2048"])
+                "--output", r"{tmp_path}/out.npy", "--batch_tokens", "2048"])
     print(peak(), file=sys.stderr)
 """
     )
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     small, large = map(float, done.stderr.split()[-2:])
-    assert large - small < 10  # MB, for 80,000 lines and 32 MB of output more; zipfile would take 50
-    with np.load(tmp_path / "out.npz") as arrays:
-        assert len(arrays.files) == 100_000 and arrays["99999"].shape == (2, 16)
+    assert large - small < 10  # MB, for 80,000 lines and 10 MB of output more; in an .npz 30
+    vectors, offsets = np.load(tmp_path / "out.npy", mmap_mode="r"), np.load(tmp_path / "out.offsets.npy")
+    assert vectors.shape == (200_000, 16) and np.array_equal(offsets, np.arange(0, 200_001, 2))
+    assert largest_difference(vectors[:2], vectors[-2:]) < 1e-6 and vectors[-1].any()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the peak memory from /proc")
@@ -428,7 +433,7 @@ def bad_input(tmp_path, name):
     if name == "a checkpoint that is no archive":
         return {**flags, "checkpoint": text}, "in.txt: not a .tar.gz archive"
     if name == "suffix":
-        return {**flags, "output": tmp_path / "out.txt"}, "out.txt: the name must end in .npz or .h5"
+        return {**flags, "output": tmp_path / "out.txt"}, "out.txt: the name must end in .npz, .npy, .h5"
     if name == "a folder as output":
         (tmp_path / "folder.npz").mkdir()
         return {**flags, "output": tmp_path / "folder.npz"}, "folder.npz: is a folder"

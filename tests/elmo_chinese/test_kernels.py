@@ -1,4 +1,6 @@
-"""elmo_chinese/kernels.py, kernels.cc: the C++ loops against the Paddle functions, and life without a compiler."""
+"""elmo_chinese/kernels.py, cpp/: the C++ loops against the Paddle functions, and life without a compiler."""
+
+import re
 
 from elmo_chinese import gru, kernels, lstmp, softmax
 
@@ -166,10 +168,129 @@ def test_nan_in_a_logit_makes_a_nan_loss(library):
     assert np.isnan(losses.numpy()).tolist() == [True, False]
 
 
-def test_tensors_that_would_be_misread_are_refused(library):
-    for wrong in (paddle.ones([2, 3], "float64"), paddle.ones([3, 2]).t()):
-        with pytest.raises(TypeError, match="expected contiguous numbers"):
-            kernels.call("softmax_losses", [2, 3], [], [wrong])
+SIZES = {  # small ones, all different where they may be
+    "lstm_steps": [2, 3, 5, 4, 7, 1],
+    "lstm_steps_backward": [2, 3, 5, 4, 7],
+    "gru_steps": [2, 3, 5, 4],
+    "gru_steps_backward": [2, 3, 5, 4],
+    "softmax_losses": [3, 5],
+    "softmax_losses_backward": [3, 5],
+    "squares": [6],
+    "adagrad": [6],
+    "adagrad_rows": [2, 3],
+    "tag_sentences": [2, 2, 3, 5, 4, 6],
+    "rank_sentences": [2, 3, 5, 4, 6, 7],
+    "plant_tree": [2, 16],
+    "cut_texts": [2, 3, 16],
+}
+WORDS = 9  # sizes that are not known before
+
+
+class Recorder:
+    """In the library's place: what would have been called."""
+
+    def __init__(self):
+        self.called = []
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.called.append((name, len(arguments)))
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    made = Recorder()
+    monkeypatch.setattr(kernels, "library", lambda: made)
+    return made
+
+
+def right_arrays(name):
+    """Return arguments as the table has them, NumPy arrays and tensors in turn where Paddle has the dtype."""
+    made = []
+    for _, kind, shapes in kernels.KERNELS[name].arguments(*SIZES[name]):
+        shapes = [[WORDS if isinstance(size, str) else size for size in shape] for shape in shapes]
+        arrays = [np.zeros(shape, kind.numpy) for shape in shapes]
+        made.append([paddle.to_tensor(array) if n % 2 else array for n, array in enumerate(arrays)])
+    return made
+
+
+def call(name, arrays):
+    kernels.call(name, SIZES[name], [0.5] * len(kernels.KERNELS[name].bounds), *arrays)
+
+
+def wrong_arrays(array, shape, optional):
+    """Yield what must not be taken for an array, with the words that say why."""
+    given = np.asarray(array)
+    other = "int64" if given.dtype == np.float32 else "float32"
+    yield given.astype(other), f"found .* {other}$"
+    yield paddle.to_tensor(given.astype(other)), f"found .* {other}$"
+    if not isinstance(shape[-1], str):
+        yield np.zeros([*given.shape[:-1], given.shape[-1] + 1], given.dtype), "expected .* found"
+    if given.size > 1:
+        yield np.repeat(given, 2, axis=-1)[..., ::2], "not contiguous$"
+    if given.ndim == 2:
+        yield paddle.to_tensor(np.ascontiguousarray(given.T)).t(), "not contiguous$"
+    if not optional:
+        yield None, "found None$"
+
+
+def test_the_table_has_the_functions_of_the_library(library):
+    declared = re.findall(r"(?m)^void (\w+)\(int64_t ", "".join(p.read_text("utf-8") for p in kernels.FOLDER.iterdir()))
+    exported = {name for name in declared if hasattr(library, name)}
+    assert exported == set(kernels.KERNELS) == set(SIZES)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_parameters_stand_in_the_order_of_the_table(name):
+    """With the names of the table: whole numbers, then bounds, then arrays, of the kind that C++ reads them as."""
+    text = "".join(path.read_text("utf-8") for path in kernels.FOLDER.glob("*.cc"))
+    (declared,) = re.findall(rf"(?m)^void {name}\(([^)]*)\) {{$", text)
+    kernel, types = kernels.KERNELS[name], {"float": "float32", "double": "float64"}
+    found = [parameter.replace("const", "").replace("*", "").split() for parameter in declared.split(",")]
+    found = [(types.get(kind, kind[:-2]), parameter) for kind, parameter in found]
+    whole = kernel.arguments.__code__.co_varnames
+    expected = [("int64", size) for size in whole] + [("float32", bound) for bound in kernel.bounds]
+    assert found == expected + [(kind.name, argument) for argument, kind, _ in kernel.arguments(*SIZES[name])]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_other_arguments_than_those_of_the_table_are_refused(recorder, name):
+    call(name, right_arrays(name))
+    assert recorder.called == [(name, sum(map(len, (SIZES[name], kernels.KERNELS[name].bounds, right_arrays(name)))))]
+    for place, (argument, kind, shapes) in enumerate(kernels.KERNELS[name].arguments(*SIZES[name])):
+        for number, shape in enumerate(shapes):
+            for wrong, why in wrong_arrays(right_arrays(name)[place][number], shape, kind.optional):
+                arrays = right_arrays(name)
+                arrays[place][number] = wrong
+                with pytest.raises(TypeError, match=f"^{name}: {argument}: .*{why}"):
+                    call(name, arrays)
+        arrays = right_arrays(name)
+        arrays[place].append(arrays[place][0])
+        with pytest.raises(TypeError, match=f"^{name}: {argument}: expected {len(shapes)} arrays"):
+            call(name, arrays)
+    with pytest.raises(TypeError, match=f"^{name} takes"):
+        call(name, right_arrays(name)[1:])
+    assert len(recorder.called) == 1
+
+
+def test_sizes_that_are_words_may_differ_from_each_other_only(recorder):
+    arrays = right_arrays("tag_sentences")
+    arrays[3] = [np.zeros([4, 3], np.float32)]  # another vocabulary
+    call("tag_sentences", arrays)
+    arrays[9] = [np.zeros([WORDS + 1], np.int64)]
+    with pytest.raises(TypeError, match=r"tag_sentences: path: expected int64 \['words'\], found \[10\] int64"):
+        call("tag_sentences", arrays)
+
+
+def test_one_size_fits_any_shape_of_as_many_numbers(recorder):
+    call("adagrad", [[paddle.ones([2, 3])], [np.ones([3, 1, 2], np.float32)], [paddle.ones([6])]])
+    assert len(recorder.called) == 1
+
+
+def test_arguments_that_may_be_none(recorder):
+    arrays = right_arrays("softmax_losses")
+    arrays[3] = arrays[4] = [None]
+    call("softmax_losses", arrays)
+    assert len(recorder.called) == 1
 
 
 PROGRAM = "import bilm, paddle; from elmo_chinese import kernels; print(kernels.describe()); \
@@ -181,7 +302,7 @@ lm = bilm.BiLM(9, 4, 6); w = paddle.ones([2, 3], 'int64'); lm(w, w, w, w)[0].mea
     [
         ({"BILM_CPP": "0"}, "inner loops in Paddle operators (BILM_CPP=0)"),
         ({"CXX": "no-such-compiler"}, "inner loops in Paddle operators (no g++ found); slower, same results"),
-        ({"CXX": "false"}, "inner loops in Paddle operators (kernels.cc: "),
+        ({"CXX": "false"}, "inner loops in Paddle operators (elmo_chinese/cpp: "),
     ],
 )
 def test_without_a_compiler_it_works_and_says_so(monkeypatch, tmp_path, change, said):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-FILES = ("kills.py", "storage.py", "malformed.py", "hostile.py")
+FILES = ("kills.py", "branches.py", "storage.py", "malformed.py", "hostile.py")
 
 
 class Table:
