@@ -160,7 +160,7 @@ def check_files(options) -> List[dict]:
     with contextlib.closing(in_order(check, ((path, path) for path in paths), options.workers)) as checked:
         for _, file in checked:
             if file["error"] and options.on_bad_file == "stop":
-                raise InputError(f"{file['error']} (--on_bad_file skip leaves such files out)")
+                raise InputError(f"{file['error']} (--on_bad_file skip leaves the whole file out)")
             files.append(file)
             progress.add(1)
     if not any(file["documents"] for file in files):
