@@ -8,9 +8,13 @@ set -eu
 cd "$(dirname "$0")/.."
 . ./setup.sh
 
-train_task mrc reader --train_data mrc/data/train.json --dev_data mrc/data/dev.json "$@"
-"$PYTHON" -m mrc.predict --model "$folder" --data mrc/data/dev.json >"$folder/dev_predictions.json"
-"$PYTHON" -m mrc.evaluate --data mrc/data/dev.json --predictions "$folder/dev_predictions.json"
+dev="mrc/data/dev.json mrc/data/dev.jsonl"
+# shellcheck disable=SC2086
+{
+    train_task mrc reader --train_data mrc/data/train.json mrc/data/train.jsonl --dev_data $dev "$@"
+    "$PYTHON" -m mrc.predict --model "$folder" --data $dev >"$folder/dev_predictions.json"
+    "$PYTHON" -m mrc.evaluate --data $dev --predictions "$folder/dev_predictions.json"
+}
 text=小雨每天早上七点骑车去学校，下午四点回家。她最喜欢的课是音乐。
 question=小雨早上几点去学校？
 echo "$text $question"
