@@ -17,6 +17,7 @@ Everything is kept in --work (runs/reading); started again, it resumes with what
 import argparse
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -43,8 +44,8 @@ KINDS = {"baseline": "without ELMo", "elmo": "with ELMo", "lookup": "plain look-
 PAIRS = [("elmo", "baseline"), ("elmo", "lookup"), ("lookup", "baseline")]
 SCORES = {"rouge_l": "Rouge-L", "bleu_4": "BLEU-4", "f1": "F1", "em": "EM"}
 # Seeds of each arm, passes at the most, and of the biLM.
-FULL = dict(seeds=dict(baseline=3, elmo=3, lookup=1), passes=6, patience=2, bilm_passes=1.0)
-QUICK = dict(seeds=dict(baseline=1, elmo=1), passes=2, patience=2, bilm_passes=0.3)
+FULL = dict(seeds=dict(baseline=3, elmo=3, lookup=1), passes=6, patience=2, bilm_passes=2.0)
+QUICK = dict(seeds=dict(baseline=1, elmo=1), passes=2, patience=2, bilm_passes=0.5)
 LIMITS = ("--max_passage_len", 350, "--max_question_len", 60, "--max_answer_len", 30)
 SAMPLES = 10_000  # of the bootstrap
 MOST_WORDS = 100_000  # of the biLM
@@ -106,10 +107,9 @@ def make_words(work: Path, data: Path, more: List[str]) -> None:
         if len(sentence) >= LEAST
     }
     write_words(work / "trial" / "part_00000.txt", contexts["trial"])
-    for number, path in enumerate(find_files(more or []), start=1):
-        lines = (line for block in read_lines(path) for line in block)
-        write_words(work / "words" / f"part_{number:05}.txt", lines, held_out)
-    write_words(work / "words" / "part_00000.txt", contexts["train"], held_out)
+    lines = (line for path in find_files(more or []) for block in read_lines(path) for line in block)
+    # In one file, as sentences are shuffled within a file: else the biLM would forget the first kind of text.
+    write_words(work / "words" / "part_00000.txt", itertools.chain(contexts["train"], lines), held_out)
     run("python", "preprocess.py", "vocabulary", "--input", work / "words", "--output", work / "vocabulary.txt",
         "--max_size", MOST_WORDS)  # fmt: skip
 

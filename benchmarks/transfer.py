@@ -84,14 +84,11 @@ def write_words(sentences, path):
 
 
 def raw_text(work, part, more):
-    """Yield the files of a part, by name: the sentences of the People's Daily, and those of other files."""
-    yield "part_00000.txt", (line.text for line in read_gold(work / "lac" / f"{part}.txt")[0])
-    for number, path in enumerate(more, start=1):
-        lines = itertools.chain.from_iterable(read_lines(path))
-        yield (
-            f"part_{number:05}.txt",
-            (sentence for line in lines for sentence in split_sentences(normalise(line, "half"))),
-        )
+    """Yield the sentences of a part of the People's Daily, then those of other files."""
+    yield from (line.text for line in read_gold(work / "lac" / f"{part}.txt")[0])
+    for path in more:
+        for line in itertools.chain.from_iterable(read_lines(path)):
+            yield from split_sentences(normalise(line, "half"))
 
 
 def pretrain(work, kind, tokens, more, threads):
@@ -99,8 +96,8 @@ def pretrain(work, kind, tokens, more, threads):
     words, folder = work / f"words_{kind}", work / f"bilm_{kind}"
     if not (words / "vocabulary.txt").exists():
         for part in ("train", "dev"):
-            for name, sentences in raw_text(work, part, more if part == "train" else []):
-                write_words(sentences, words / part / name)
+            # In one file, as sentences are shuffled within a file.
+            write_words(raw_text(work, part, more if part == "train" else []), words / part / "part_00000.txt")
         run("python", "preprocess.py", "vocabulary", "--input", words / "train", "--output", words / "vocabulary.txt",
             "--min_count", 2, "--max_size", MOST_WORDS)  # fmt: skip
     there = sum(len(line.split()) for path in find_files(words / "train") for some in read_lines(path) for line in some)
