@@ -13,12 +13,14 @@
                             row 1: c d e       then </S> <S> …
 
    The backward direction reads the same sentences at the same places, each from its end.
+4. Shuffled, the shards come in an order of chance, in blocks of so many that they have `MIXED` words together, and the
+   sentences of a block are mixed: a language model that gets one kind of text after the other forgets the first.
 """
 
 import hashlib
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from elmo_chinese.files import damage, lock_file, remove_unfinished, write_sums, writing
 from elmo_chinese.metrics import say
@@ -43,6 +45,7 @@ class Shard(NamedTuple):
 
 
 CACHE_FILES = ("tokens.i4", "starts.i8", "key")
+MIXED = 50_000_000  # words; with 20 a sentence, what says their order takes 40 MB
 
 
 def _stamp(path: Path) -> Tuple[int, int]:
@@ -160,7 +163,7 @@ class BidirectionalReader:
         batch_size: rows of this process. The global batch is `batch_size × world_size` rows; what is in
             it does not depend on how many processes share it.
         num_steps: words per row and batch.
-        shuffle: draw the order of shards, and of sentences within a shard, anew for each epoch.
+        shuffle: draw the order of the sentences anew for each epoch, mixed over shards.
         seed: of the shuffling, which is a pure function of seed and epoch.
         rank, world_size: this process takes rows `rank × batch_size` to `(rank + 1) × batch_size`.
         cache_dir: where encoded shards are kept; default: a folder `.token_cache` beside each shard.
@@ -197,6 +200,7 @@ class BidirectionalReader:
         self.vocabulary = vocabulary
         self.batch_size, self.num_steps = batch_size, num_steps
         self.shuffle, self.seed = shuffle, seed
+        self.mixed = MIXED if shuffle else 0  # words of a block; 0: each shard is one, as in older versions
         self.rows, self.first_row = batch_size * world_size, batch_size * rank
         self.tokens_per_epoch = sum(len(shard.tokens) - len(shard.starts) + 1 for shard in self.shards)
         self.corpus = hashlib.sha256(" ".join(shard.key for shard in self.shards).encode("ascii")).hexdigest()
@@ -204,38 +208,62 @@ class BidirectionalReader:
 
     def _rewind(self) -> None:
         # Where the next sentence comes from …
-        self._epoch = self._shard = self._sentence = 0
-        self._order: Optional[Tuple[int, np.ndarray]] = None
+        self._epoch = self._block = self._sentence = 0
+        self._blocks: Optional[List[List[int]]] = None
+        self._order: Optional[Tuple[np.ndarray, np.ndarray]] = None
         # … and for each row: shard, places of the next word forward and backward, words left in its sentence.
         self._row_state = [[0, 0, 0, 0] for _ in range(self.rows)]
 
-    def _open_shard(self) -> Tuple[int, np.ndarray]:
-        """Return the index of the current shard and its sentences' order."""
-        order = np.arange(len(self.shards))
+    def _make_blocks(self) -> List[List[int]]:
+        """Return the shards of each block of this epoch."""
+        order, blocks, words = range(len(self.shards)), [], 0
         if self.shuffle:
-            order = self._random(0).permutation(order)
-        index = int(order[self._shard])
-        self._check_unchanged(index)
-        sentences = np.arange(len(self.shards[index].starts) - 1)
-        return index, self._random(1 + index).permutation(sentences) if self.shuffle else sentences
+            order = self._random(0).permutation(len(self.shards)).tolist()
+        for index in order:
+            if not blocks or words + len(self.shards[index].tokens) > self.mixed:
+                blocks.append([])
+                words = 0
+            blocks[-1].append(index)
+            words += len(self.shards[index].tokens)
+        return blocks
+
+    def _open_block(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Return shard and number of each sentence of the current block, in their order."""
+        if self._blocks is None:
+            self._blocks = self._make_blocks()
+        block = self._blocks[self._block]
+        counts = [len(self.shards[index].starts) - 1 for index in block]
+        shards = np.repeat(np.array(block, dtype=np.int32), counts)
+        sentences = np.concatenate([np.arange(count) for count in counts])
+        if self.shuffle:
+            order = self._random(1 + block[0]).permutation(len(sentences))
+            shards, sentences = shards[order], sentences[order]
+        return shards, sentences
 
     def _random(self, stream: int) -> np.random.Generator:
         key = np.array([self.seed, self._epoch], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64)))
 
-    def _next_sentence(self) -> List[int]:
-        """Return the row state at the start of the next sentence; go on into the next shard or epoch."""
+    def _next_sentence(self, checked: Set[int]) -> List[int]:
+        """Return the row state at the start of the next sentence; turn to the next block or epoch behind the last one.
+
+        Args:
+            checked: shards that are known to be unchanged; the sentence's is looked at and added.
+        """
         if self._order is None:
-            self._order = self._open_shard()
-        index, sentences = self._order
+            self._order = self._open_block()
+        shards, sentences = self._order
+        index, sentence = int(shards[self._sentence]), sentences[self._sentence]
+        if index not in checked:
+            self._check_unchanged(index)
+            checked.add(index)
         starts = self.shards[index].starts
-        sentence = sentences[self._sentence]
         first, last = int(starts[sentence]), int(starts[sentence + 1]) - 1
         self._sentence += 1
         if self._sentence == len(sentences):
-            self._order, self._sentence, self._shard = None, 0, self._shard + 1
-            if self._shard == len(self.shards):
-                self._shard, self._epoch = 0, self._epoch + 1
+            self._order, self._sentence, self._block = None, 0, self._block + 1
+            if self._block == len(self._blocks):
+                self._blocks, self._block, self._epoch = None, 0, self._epoch + 1
         return [index, first, last, last - first]
 
     def _pieces(self, last_epoch: Optional[int]) -> np.ndarray:
@@ -244,7 +272,8 @@ class BidirectionalReader:
         A run is shard, first place forward, first place backward, length; shard -1 is padding, which a
         row gets once the sentences of `last_epoch` are used up.
         """
-        for index in {state[0] for state in self._row_state} | {self._order[0] if self._order else 0}:
+        checked = {state[0] for state in self._row_state}
+        for index in checked:
             self._check_unchanged(index)
         pieces: List[List[int]] = []
         begin = end = 0
@@ -258,7 +287,7 @@ class BidirectionalReader:
                     if last_epoch is not None and self._epoch > last_epoch:
                         pieces.append([-1, 0, 0, need])
                         break
-                    state = self._next_sentence()
+                    state = self._next_sentence(checked)
                     continue
                 take = left if left < need else need
                 pieces.append([shard, ahead, back, take])
@@ -327,9 +356,9 @@ class BidirectionalReader:
     def state_dict(self) -> Dict[str, np.ndarray]:
         """Return the exact position of the whole global batch; the same in every process."""
         return {
-            "position": np.array([self._epoch, self._shard, self._sentence], dtype=np.int64),
+            "position": np.array([self._epoch, self._block, self._sentence], dtype=np.int64),
             "rows": np.array(self._row_state, dtype=np.int64),
-            "order": np.array([self.shuffle, self.seed], dtype=np.int64),
+            "order": np.array([self.shuffle, self.seed, self.mixed], dtype=np.int64),
             "corpus": np.array(self.corpus),
         }
 
@@ -341,10 +370,10 @@ class BidirectionalReader:
                 it is no position at all.
         """
         try:
-            corpus, rows, order, (epoch, shard, sentence) = (
+            corpus, rows, (*order, mixed), (epoch, block, sentence) = (
                 str(state["corpus"]),
                 state["rows"].astype(np.int64, casting="safe"),
-                state["order"].tolist(),
+                [*state["order"].tolist(), 0][:3],  # older versions did not mix shards
                 state["position"].astype(np.int64, casting="safe").tolist(),
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -361,16 +390,17 @@ class BidirectionalReader:
             )
         if order != [int(self.shuffle), self.seed]:
             raise InputError(f"shuffle and seed were {order}, now they are {[int(self.shuffle), self.seed]}")
-        self._epoch, self._shard, self._sentence = epoch, shard, sentence
-        self._order = None
+        self._epoch, self._block, self._sentence, self.mixed = epoch, block, sentence, mixed
+        self._blocks = self._order = None
         self._row_state = rows.tolist()
         self._check_position(rows)
 
     def _check_position(self, rows: np.ndarray) -> None:
         """Raise `InputError` if the position lies outside the text."""
-        inside = rows.shape == (self.rows, 4) and self._epoch >= 0 and 0 <= self._shard < len(self.shards)
+        inside = rows.shape == (self.rows, 4) and self._epoch >= 0 and 0 <= self.mixed
         if inside:
-            inside = 0 <= self._sentence < len(self._open_shard()[1])
+            self._blocks = self._make_blocks()
+            inside = 0 <= self._block < len(self._blocks) and 0 <= self._sentence < len(self._open_block()[1])
             shard, ahead, back, left = rows.T
             inside = inside and (rows >= 0).all() and (shard < len(self.shards)).all()
         if inside:

@@ -108,7 +108,6 @@ def make_words(work: Path, data: Path, more: List[str]) -> None:
     }
     write_words(work / "trial" / "part_00000.txt", contexts["trial"])
     lines = (line for path in find_files(more or []) for block in read_lines(path) for line in block)
-    # In one file, as sentences are shuffled within a file: else the biLM would forget the first kind of text.
     write_words(work / "words" / "part_00000.txt", itertools.chain(contexts["train"], lines), held_out)
     run("python", "preprocess.py", "vocabulary", "--input", work / "words", "--output", work / "vocabulary.txt",
         "--max_size", MOST_WORDS)  # fmt: skip

@@ -96,7 +96,6 @@ def pretrain(work, kind, tokens, more, threads):
     words, folder = work / f"words_{kind}", work / f"bilm_{kind}"
     if not (words / "vocabulary.txt").exists():
         for part in ("train", "dev"):
-            # In one file, as sentences are shuffled within a file.
             write_words(raw_text(work, part, more if part == "train" else []), words / part / "part_00000.txt")
         run("python", "preprocess.py", "vocabulary", "--input", words / "train", "--output", words / "vocabulary.txt",
             "--min_count", 2, "--max_size", MOST_WORDS)  # fmt: skip

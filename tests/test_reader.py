@@ -99,6 +99,45 @@ def test_shuffle_is_a_function_of_seed_and_epoch_and_loses_nothing(corpus, vocab
     assert sentences(first) == sentences(second) == sentences(plain) and first != plain
 
 
+def origins(found):
+    """Return the shard of each sentence of an epoch, in the order in which they are read."""
+    found._rewind()
+    shards = []
+    while found._epoch == 0:
+        shards.append(found._next_sentence(set())[0])
+    return shards
+
+
+@pytest.mark.parametrize("mixed", [1, 150, 10_000])
+def test_sentences_are_mixed_over_the_shards_of_a_block(corpus, vocabulary, monkeypatch, mixed):
+    monkeypatch.setattr(reader, "MIXED", mixed)
+    found = make(corpus, vocabulary, shuffle=True)
+    words = [len(shard.tokens) for shard in found.shards]
+    for block in found._make_blocks():  # at least one shard, more if there is room for them
+        assert len(block) == 1 or sum(words[index] for index in block) <= mixed
+    order = origins(found)
+    assert sorted(order) == [index for index, shard in enumerate(found.shards) for _ in shard.starts[1:]]
+    changes = sum(one != other for one, other in zip(order, order[1:]))
+    assert changes == 6 if mixed == 1 else changes > 6  # of shards, seven of them
+
+
+def test_a_position_of_before_shards_were_mixed_goes_on_as_then(corpus, vocabulary):
+    older = make(corpus, vocabulary, shuffle=True, seed=5)
+    older.mixed = 0
+    expected = [next(iter(older)) for _ in range(30)]
+    order = origins(older)
+    assert sum(one != other for one, other in zip(order, order[1:])) == 6  # one shard after the other
+    older._rewind()
+    for _ in range(17):
+        next(iter(older))
+    state = older.state_dict()
+    state["order"] = state["order"][:2]
+    again = make(corpus, vocabulary, shuffle=True, seed=5)
+    again.load_state_dict(state)
+    assert all(map(np.array_equal, sum(expected[17:], ()), sum((next(iter(again)) for _ in range(13)), ())))
+    assert again.state_dict()["order"].tolist() == [1, 5, 0]
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_position_goes_on_exactly_on_any_number_of_processes(corpus, vocabulary, shuffle):
     def readers(world_size):
