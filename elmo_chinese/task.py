@@ -264,7 +264,7 @@ def over(task: Task, progress: Dict[str, Any]) -> bool:
 def train(task: Task, progress: Dict[str, Any]) -> None:
     """The loop: step → log → after each pass evaluate and save, until the last step or until asked to stop."""
     options, request, clock = task.options, StopRequest(), StepClock()
-    epoch, stop, tokens = None, False, 0
+    epoch, stop, tokens = None, False, []  # of each step since the last line of figures, or since a resume
     while not over(task, progress) and not stop:
         step = progress["step"]
         number, place = divmod(step - task.first_step, task.steps_per_epoch)
@@ -284,10 +284,10 @@ def train(task: Task, progress: Dict[str, Any]) -> None:
         progress["examples"] += len(batch)
         progress["costs"] += cost
         progress["steps_since_epoch"] += 1
-        tokens += int(task.lengths[batch].sum())
+        tokens.append(int(task.lengths[batch].sum()))
         if progress["step"] % options.log_interval == 0:
-            log_step(task, progress, cost, tokens / options.log_interval, clock)
-            tokens = 0
+            log_step(task, progress, cost, float(np.mean(tokens)), clock)
+            tokens.clear()
         if place + 1 == task.steps_per_epoch or progress["step"] == task.total_steps:
             save_checkpoint(task, progress, finish_epoch(task, progress, clock))
         elif stop:
