@@ -40,8 +40,8 @@ from elmo_chinese import runtime
 from elmo_chinese.archive import local_folder
 from elmo_chinese.command import command
 from elmo_chinese.corpus.sentences import segment
+from elmo_chinese.flags import OptionError, Parser, boolean, positive_int
 from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.options import OptionError, Parser, boolean, positive_int
 from elmo_chinese.pretrained import pretrained_sizes
 from elmo_chinese.session import choose_device
 from elmo_chinese.text import InputError, read_lines, read_stdin

@@ -8,7 +8,7 @@ content: plain text with blank lines between documents, JSON with one document a
 <doc …>. It cuts sentences after 。！？ and their like, words with jieba or, for a biLM that a tagger is to use, by the
 dictionary that the tagger cuts by (--cutter lac_model), and writes one sentence a line to
 OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev
-depends on a hash of its text, so it is the same every time. A run that was stopped or killed goes on when it is
+depends on a hash of its text, so it is the same every time. A run that was stopped or killed resumes when it is
 started again.
 
 1. Every file is read once: what cannot be decoded is found before hours are spent, and the documents are counted.
@@ -39,8 +39,8 @@ from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.corpus.workers import in_order
 from elmo_chinese.files import lock_file, move, write_text
+from elmo_chinese.flags import Parser, positive_int, share
 from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.options import Parser, positive_int, share
 from elmo_chinese.text import InputError, read_lines
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -160,7 +160,7 @@ def check_files(options) -> List[dict]:
     with contextlib.closing(in_order(check, ((path, path) for path in paths), options.workers)) as checked:
         for _, file in checked:
             if file["error"] and options.on_bad_file == "stop":
-                raise InputError(f"{file['error']} (--on_bad_file skip leaves such files out)")
+                raise InputError(f"{file['error']} (--on_bad_file skip leaves the whole file out)")
             files.append(file)
             progress.add(1)
     if not any(file["documents"] for file in files):
@@ -181,7 +181,7 @@ def settings_of(options) -> Dict[str, Any]:
 
 
 def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
-    """Begin a run, or go on with an unfinished one.
+    """Begin a run, or resume an unfinished one.
 
     Returns:
         what is known of the files, and how far the run had got.
@@ -197,7 +197,7 @@ def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
         other = [f"--{name} was {before.get(name)!r}" for name in settings if settings[name] != before.get(name)]
         if other:
             raise InputError(
-                f"{output} holds an unfinished run with other settings ({'; '.join(other)}); give the same to go on, "
+                f"{output} holds an unfinished run with other settings ({'; '.join(other)}); give the same to resume, "
                 "or delete the folder"
             )
         files = [json.loads(line) for line in (work / "files.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
@@ -249,7 +249,7 @@ def make_sentences(options) -> None:
     before = sum(state[part]["documents"] for part in PARTS)
     total = sum(file["documents"] for file in files)
     if before:
-        say(f"goes on after {before:,} of {total:,} documents and {state['train']['shards']} shards for training")
+        say(f"resumes after {before:,} of {total:,} documents and {state['train']['shards']} shards for training")
     characters = sum(file["characters"] for file in files)
     progress = Progress(characters, "thousand characters", 1000, done=state["characters"])
 
@@ -392,7 +392,7 @@ def main(arguments=None) -> None:
     make.add_argument("--min_count", type=positive_int, default=2, help="leave out rarer words (default: 2)")
     make.add_argument("--max_size", type=positive_int, help="at most so many words, <S> </S> <UNK> included")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    with command(options.output, "stopped; the same command goes on from the last complete shard"):
+    with command(options.output, "stopped; the same command resumes from the last complete shard"):
         {"sentences": sentences, "vocabulary": vocabulary}[options.command](options)
 
 

@@ -2,7 +2,7 @@
 # Set up, then pretrain: sh run.sh [flags of train.py]
 #
 # On GPUs: the released sizes, one process for each card in CUDA_VISIBLE_DEVICES (all cards if unset).
-# Without: a small model, CPU_NUM processes (default 1). A stopped or killed run is gone on with by the
+# Without: a small model, CPU_NUM processes (default 1). A stopped or killed run is resumed by the
 # same command; MAX_RESTART=3 sh run.sh does that by itself, so often, when a process was lost (killed, out of
 # memory). Several machines: NNODES=2 MASTER=first.machine:6070 RANK=0|1 sh run.sh on each.
 set -eu
@@ -45,7 +45,7 @@ while :; do
     # With 1 train.py has said what is wrong, and would say it again.
     case $status in 0 | 1) break ;; esac
     [ -z "$stopped" ] && [ "$restarts" -gt 0 ] || break
-    echo "run: a process was lost (status $status); going on from the newest checkpoint, restarts left: $((restarts -= 1))" >&2
+    echo "run: a process was lost (status $status); resuming from the newest checkpoint, restarts left: $((restarts -= 1))" >&2
 done
 if [ -n "$stopped" ]; then
     # The launcher has stopped passing on by now what the first process says; those of other machines say nothing.

@@ -81,18 +81,55 @@ for path in sys.argv[1:]:
 EOF
 }
 
+# own_paddle INTERPRETER: prints the version of a Paddle for GPUs of the user's own that is there, 2.6 or 3, if everything
+# else is there too.
+own_paddle() {
+    command -v "$1" >/dev/null 2>&1 || return 1
+    "$1" -c '
+import importlib.metadata, sys
+
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+found = version("paddlepaddle-gpu")
+if not found.startswith(("2.6.", "3.")):
+    sys.exit(1)
+missing = " ".join(name for name in ("numpy", "jieba", "visualdl") if not version(name))
+if missing:
+    print(f"setup: paddlepaddle-gpu {found} of {sys.executable} is not used, as {missing} lacks there; to use it: "
+          f"{sys.executable} -m pip install {missing}", file=sys.stderr)
+    sys.exit(1)
+print(found)'
+}
+
 supported() {
     command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
 }
 
-if [ -n "${PYTHON:-}" ] && ! supported "$PYTHON"; then
-    fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | sed -n 1p), but Paddle ${PADDLE:-2.6.2} needs Python 3.8 to 3.12"
-fi
-
 asked=${PYTHON:-}
 PYTHON=
+own=
+if [ "$GPU" = 1 ]; then
+    # What is asked for or active is taken as it is, unless it is what this project would install.
+    for candidate in ${asked:-python python3}; do
+        if ! complete "$candidate" $requirements && own=$(own_paddle "$candidate"); then
+            echo "setup: using paddlepaddle-gpu $own of $candidate as it is"
+            PYTHON=$candidate
+            break
+        fi
+    done
+fi
+
+if [ -z "$PYTHON" ] && [ -n "$asked" ] && ! supported "$asked"; then
+    fail "PYTHON=$asked is $("$asked" --version 2>&1 | sed -n 1p), but Paddle ${PADDLE:-2.6.2} needs Python 3.8 to 3.12"
+fi
+
 # Asked for by name: that one, or the environment made from it. Otherwise the active environment, or $environment.
 for candidate in "$asked" $environment/bin/python ${asked:-python python3}; do
+    [ -z "$PYTHON" ] || break
     if [ -n "$candidate" ] && supported "$candidate" && complete "$candidate" $requirements; then
         PYTHON=$candidate
         break
@@ -128,30 +165,32 @@ case $PYTHON in
 esac
 export PYTHON
 
-# Paddle's GPU wheel opens CUDA's libraries by their bare names (libcudnn.so); the nvidia-*-cu11 wheels hold
-# them with version numbers, so each needs a link, and their folders must be searched for what they load in turn.
-if [ "$GPU" = 1 ]; then
-    known=$(ldconfig -p 2>/dev/null || :; IFS=:; for folder in ${LD_LIBRARY_PATH:-}; do ls "$folder" 2>/dev/null || :; done)
-    case $known in
-    *libcublas.so.11*libcudnn.so.8* | *libcudnn.so.8*libcublas.so.11*)
-        echo "setup: using the CUDA 11 and cuDNN 8 of this system" ;;
-    *)
-        nvidia=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/nvidia
-        mkdir -p .cuda_links
-        path=$(pwd)/.cuda_links
-        for file in cublas/lib/libcublas.so.11 cublas/lib/libcublasLt.so.11 cudnn/lib/libcudnn.so.8 \
-            cufft/lib/libcufft.so.10 curand/lib/libcurand.so.10 cusolver/lib/libcusolver.so.11 \
-            cusparse/lib/libcusparse.so.11 cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_cupti/lib/libcupti.so.11.8 \
-            nccl/lib/libnccl.so.2 nvtx/lib/libnvToolsExt.so.1; do
-            name=${file##*/}
-            ln -sfn "$nvidia/$file" ".cuda_links/${name%%.so*}.so"
-            case $path in *"$nvidia/${file%/*}"*) ;; *) path=$path:$nvidia/${file%/*} ;; esac
-        done
-        # cuDNN 8.6 ends the process where the driver offers libcuda.so.1 but not the bare name.
-        driver=$(ldconfig -p 2>/dev/null | sed -n 's/.*libcuda\.so\.1 .*x86-64.* => //p' | sed -n 1p)
-        [ -z "$driver" ] || ln -sfn "$driver" .cuda_links/libcuda.so
-        export LD_LIBRARY_PATH="$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ;;
-    esac
+# The pinned GPU wheel opens CUDA's libraries by their bare names (libcudnn.so). The nvidia-*-cu11 wheels hold them with
+# version numbers, so each name that the system does not have needs a link, and their folders must be searched for what
+# they load in turn.
+if [ "$GPU" = 1 ] && [ -z "$own" ]; then
+    system=$(ldconfig -p 2>/dev/null | sed -n 's/^[[:space:]]*\(lib[^ ]*\) .*/\1/p'
+        IFS=:; for folder in ${LD_LIBRARY_PATH:-}; do ls "$folder" 2>/dev/null || :; done)
+    nvidia=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/nvidia
+    rm -rf .cuda_links && mkdir -p .cuda_links
+    path=$(pwd)/.cuda_links
+    for file in cublas/lib/libcublas.so.11 cublas/lib/libcublasLt.so.11 cudnn/lib/libcudnn.so.8 \
+        cufft/lib/libcufft.so.10 curand/lib/libcurand.so.10 cusolver/lib/libcusolver.so.11 \
+        cusparse/lib/libcusparse.so.11 cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_cupti/lib/libcupti.so.11.8 \
+        nccl/lib/libnccl.so.2 nvtx/lib/libnvToolsExt.so.1; do
+        name=${file##*/} bare=${file##*/}
+        bare=${bare%%.so*}.so
+        # Both names: a bare one alone may be another version's.
+        if printf '%s\n' "$system" | grep -qxF "$bare" && printf '%s\n' "$system" | grep -qxF "$name"; then
+            continue
+        fi
+        ln -sfn "$nvidia/$file" ".cuda_links/$bare"
+        case $path in *"$nvidia/${file%/*}"*) ;; *) path=$path:$nvidia/${file%/*} ;; esac
+    done
+    # cuDNN 8.6 ends the process where the driver offers libcuda.so.1 but not the bare name.
+    driver=$(ldconfig -p 2>/dev/null | sed -n 's/.*libcuda\.so\.1 .*x86-64.* => //p' | sed -n 1p)
+    [ -z "$driver" ] || ln -sfn "$driver" .cuda_links/libcuda.so
+    export LD_LIBRARY_PATH="$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
 
 # Cards that are hidden are not wanted, and stay hidden. Where there is none, the launcher must not find the list: it
@@ -160,3 +199,15 @@ case ${CUDA_VISIBLE_DEVICES-all} in
 '' | -1* | NoDevFiles) GPU=0 ;;
 *) [ "$GPU" = 1 ] || unset CUDA_VISIBLE_DEVICES ;;
 esac
+
+# The pinned wheel's kernels are for 6.1 to 8.6; a card of a later number of the same generation runs them too.
+if [ "$GPU" = 1 ] && [ -z "$own" ]; then
+    visible=,$(printf %s "${CUDA_VISIBLE_DEVICES-}" | tr -d ' '),
+    nvidia-smi --query-gpu=index,compute_cap --format=csv,noheader 2>/dev/null | tr -d ' ' | while IFS=, read -r card capability; do
+        case $visible in ,, | *,all,* | *,GPU-* | *,"$card",*) ;; *) continue ;; esac
+        case $capability in
+        6.0 | [0-5].* | 9.* | [1-9][0-9].*)
+            fail "card $card has compute capability $capability, and paddlepaddle-gpu 2.6.2 has kernels for 6.1 to 8.9. Hide it (CUDA_VISIBLE_DEVICES= for the CPU), or make an environment with a paddlepaddle-gpu for it (2.6 or 3; Paddle's installation page says which), jieba and visualdl, and name it: PYTHON=/path/to/python" ;;
+        esac
+    done || exit 1
+fi

@@ -5,7 +5,7 @@
         --vocab_path data/vocabulary.txt          # one process; on CPU add small sizes
     CPU_NUM=2 sh run.sh                           # two processes on CPU
     CUDA_VISIBLE_DEVICES=0,1,2,3 sh run.sh        # four GPUs
-    sh run.sh --load_dir auto                     # go on after a kill
+    sh run.sh --load_dir auto                     # resume after a kill
 
 Top to bottom: one step, evaluation, set-up, resuming, the loop.
 """
@@ -16,15 +16,17 @@ import math
 import os
 import shlex
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese import checkpoint, kernels, runtime, session
-from elmo_chinese.checkpoint import CheckpointError, Score
+from elmo_chinese.checkpoint import Checkpoint, CheckpointError, Score
 from elmo_chinese.command import command
+from elmo_chinese.flags import OptionError, TrainingParser
 from elmo_chinese.gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
 from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from elmo_chinese.options import HPARAMS, OWN, RETIRED, SIZES, OptionError, make_parser, parse
+from elmo_chinese.options import make_parser
 from elmo_chinese.pretrained import bilm_numbers
 from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
 from elmo_chinese.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
@@ -37,17 +39,24 @@ import paddle.distributed as dist
 from bilm import BiLM, StepRandom, init_pretraining_params
 from reader import BidirectionalReader
 
-# What `checkpoint.json` must hold for a run to go on.
+# What `checkpoint.json` must hold for a run to resume.
 INFO = {
-    **{"step": int, "flags": dict, "optim": str, "rows": int, "vocabulary_sha256": str, "vocabulary_size": int},
-    **{"progress/step": int, "progress/best": (float, type(None)), "progress/losses": float},
-    **{"progress/steps_since_log": int, "progress/tokens": int},
+    **{"step": int, "flags": dict, "rows": int, "vocabulary_sha256": str, "vocabulary_size": int},
 }
-OLD_NAMES = {"rprop": "rmsprop"}  # of optimizers
+States = Tuple[paddle.Tensor, paddle.Tensor]  # hidden and cell, see `BiLSTM`
 LOOKED_AT = 100_000  # words of the text, to tell whether the vocabulary is one of it
 
 
-def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_norm=10.0, stop=False):
+def train_step(
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    batch: Sequence[np.ndarray],
+    states: Optional[States],
+    random: StepRandom,
+    accumulate: int = 1,
+    max_grad_norm: float = 10.0,
+    stop: bool = False,
+) -> Tuple[float, float, States, bool]:
     """Do one update.
 
     Args:
@@ -99,21 +108,27 @@ def train_step(model, optimizer, batch, states, random, accumulate=1, max_grad_n
 
 
 @paddle.no_grad()
-def evaluate(model, reader, unknown):
+def evaluate(
+    model: paddle.nn.Layer, reader: BidirectionalReader, unknown: int, asked: Callable[[], bool] = lambda: False
+) -> Optional[Dict[str, float]]:
     """Return exact perplexities over a whole text; the LSTM state starts at zero and is carried through.
 
     Args:
         model: a `BiLM` or a `paddle.DataParallel` around one.
         reader: of the held-out text, for this process.
         unknown: id of `<UNK>`.
+        asked: whether this process was asked to stop; looked at with each batch.
 
     Returns:
         `perplexity`, `perplexity_forward`, `perplexity_backward` (exp of the mean loss in nats per word, the
-        first over both directions), `tokens` and `unknown_tokens`.
+        first over both directions), `tokens` and `unknown_tokens`. None if any process was asked to stop.
     """
     model.eval()
     sums, states = np.zeros(4), None
     for (x, y, x_reverse, y_reverse), mask in reader.single_pass():
+        if any(all_reduce_sum([float(asked())])):
+            model.train()
+            return None
         inputs = [paddle.to_tensor(array) for array in (x, y, x_reverse, y_reverse)]
         forward_losses, backward_losses, states = model(*inputs, states)
         sums += [
@@ -133,7 +148,7 @@ def evaluate(model, reader, unknown):
     }
 
 
-def make_optimizer(name, learning_rate, parameters):
+def make_optimizer(name: str, learning_rate: float, parameters: Sequence[paddle.Tensor]) -> paddle.optimizer.Optimizer:
     """Return the optimizer a flag names. Clipping is done by `clip_gradients`."""
     common = dict(learning_rate=learning_rate, parameters=parameters)
     if name == "adagrad":
@@ -145,7 +160,7 @@ def make_optimizer(name, learning_rate, parameters):
     return paddle.optimizer.RMSProp(**common)
 
 
-def gather_states(states):
+def gather_states(states: States) -> Dict[str, np.ndarray]:
     """Return the states of all rows of the global batch as arrays, from every process's rows."""
     parts = states
     if dist.get_world_size() > 1:
@@ -157,9 +172,9 @@ def gather_states(states):
     return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
 
 
-def report_start(run, device, found, progress):
+def report_start(run: "Run", device: str, found: Optional[Checkpoint], progress: "Progress") -> None:
     """Print what is about to be trained, on what, and for how long."""
-    options, step = run.options, progress["step"]
+    options, step = run.options, progress.step
     parameters = sum(parameter.size for parameter in run.lm.parameters())
     # Value, gradient and optimizer state of each parameter, and what the backward pass keeps of a step.
     copies = 4 if options.optim == "adam" else 3
@@ -173,8 +188,8 @@ def report_start(run, device, found, progress):
     softmax = f"sampled, {options.n_negative_samples_batch} negatives" if options.sample_softmax else "full"
     reader = run.train_reader
     if found:
-        place = f"epoch {run.epoch(progress['tokens']):.2f}, file {int(found.state['position'][1]) + 1}"
-        say(f"going on from {found.path}: step {step}, {place}")
+        place = f"epoch {run.epoch(progress.tokens):.2f}, file {int(found.state['position'][1]) + 1}"
+        say(f"resuming from {found.path}: step {step}, {place}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {kernels.describe()})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(
@@ -195,7 +210,7 @@ def report_start(run, device, found, progress):
     )
 
 
-def count_steps(options, train_reader, progress):
+def count_steps(options: argparse.Namespace, train_reader: BidirectionalReader, progress: "Progress") -> int:
     """Return the number of the last step, from the words that are counted and those that were trained on already."""
     tokens = train_reader.tokens_per_epoch
     if tokens < train_reader.rows * options.num_steps:
@@ -207,36 +222,38 @@ def count_steps(options, train_reader, progress):
         if abs(options.all_train_tokens - tokens) > 0.01 * tokens:
             say(f"warning: --all_train_tokens {options.all_train_tokens}, but {tokens} words were counted")
         tokens = options.all_train_tokens
-    left = math.ceil(options.max_epoch * tokens) - progress["tokens"]
+    left = math.ceil(options.max_epoch * tokens) - progress.tokens
     steps = -(-left // (train_reader.rows * options.num_steps))
-    return progress["step"] + max(steps, 0 if progress["step"] else 1)
+    return progress.step + max(steps, 0 if progress.step else 1)
 
 
-def checkpoint_to_resume(options, given):
-    """Return the checkpoint to go on from, or None; take over its flags."""
-    found = session.find_checkpoint(options.load_dir, Path(options.para_save_dir), "--para_save_dir")
-    if found and options.load_pretraining_params:
-        raise OptionError("--load_dir goes on with a run, --load_pretraining_params starts a new one; give one of them")
-    if found:
-        if "tags" in found.info:
-            raise CheckpointError(f"{found.path} is a tagger of lac.train, not a language model")
+def checkpoint_to_resume(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Optional[Checkpoint]:
+    """Return the checkpoint to resume from, or None; take over its flags."""
+
+    def check(found: Checkpoint) -> None:
+        if options.load_pretraining_params:
+            raise OptionError("--load_dir resumes a run, --load_pretraining_params starts a new one; give one of them")
+        checkpoint.check_kind(found, "rows")
         add_what_older_ones_lack(found)
         checkpoint.check_info(found, INFO)
-        session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
+
+    found = session.checkpoint_to_resume(parser, options, given, "para_save_dir", check)
+    if found:
         keep_rows(options, given, found)
     return found
 
 
-def add_what_older_ones_lack(found):
+def add_what_older_ones_lack(found: Checkpoint) -> None:
     """Fill in what checkpoints of earlier versions do not say, as it was then."""
     flags, progress = found.info.get("flags"), found.info.get("progress")
     if isinstance(flags, dict):
         flags.setdefault("reset_states", 0.0)
     if isinstance(progress, dict):
         progress.setdefault("tokens", found.info.get("tokens"))
+        progress.setdefault("evaluation_due", False)
 
 
-def keep_rows(options, given, found):
+def keep_rows(options: argparse.Namespace, given: List[str], found: Checkpoint) -> None:
     """Choose the batch size and the passes that were not given so that a step has as many rows as before."""
     rows, processes = found.info["rows"], dist.get_world_size()
     if "accumulate" not in given:
@@ -249,7 +266,7 @@ def keep_rows(options, given, found):
         options.batch_size = rows // passes
 
 
-def load_vocabulary(options, found):
+def load_vocabulary(options: argparse.Namespace, found: Optional[Checkpoint]) -> Vocabulary:
     """Return the vocabulary that was asked for, or the checkpoint's own."""
     if not options.vocab_path:
         raise OptionError("--vocab_path is missing; make a vocabulary with: python preprocess.py vocabulary")
@@ -273,7 +290,9 @@ def load_vocabulary(options, found):
     return vocabulary
 
 
-def make_readers(options, vocabulary):
+def make_readers(
+    options: argparse.Namespace, vocabulary: Vocabulary
+) -> Tuple[BidirectionalReader, Optional[BidirectionalReader]]:
     """Return the readers of training and held-out text; the second is None if there is none."""
     if not options.train_path:
         raise OptionError("--train_path is missing; --help says what it takes")
@@ -289,7 +308,7 @@ def make_readers(options, vocabulary):
     return train, dev
 
 
-def make_model(options, vocabulary):
+def make_model(options: argparse.Namespace, vocabulary: Vocabulary) -> BiLM:
     """Return a freshly initialised `BiLM`."""
     if options.sample_softmax and options.n_negative_samples_batch > vocabulary.size:
         raise OptionError(
@@ -310,6 +329,24 @@ def make_model(options, vocabulary):
     )
 
 
+@dataclass
+class Progress:
+    """What the loop carries from step to step, besides parameters, optimizer and states.
+
+    Attributes:
+        step: steps done. tokens: words trained on.
+        best: the lowest dev perplexity so far. losses: sum over the steps since the last log line, in nats.
+        evaluation_due: the evaluation of the last step was not made, or not to its end, because of a stop.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    best: Optional[float] = None
+    losses: float = 0.0
+    steps_since_log: int = 0
+    evaluation_due: bool = False
+
+
 class Run(NamedTuple):
     """What stays the same from the first step to the last."""
 
@@ -324,27 +361,26 @@ class Run(NamedTuple):
     log: Optional[MetricsLog]  # of the first process
 
     @property
-    def words_per_step(self):
+    def words_per_step(self) -> int:
         return self.train_reader.rows * self.options.num_steps
 
-    def epoch(self, tokens):
+    def epoch(self, tokens: int) -> float:
         return tokens / self.train_reader.tokens_per_epoch
 
-    def all_tokens(self, progress):
+    def all_tokens(self, progress: Progress) -> int:
         """Return the words that will have been trained on after the last step."""
-        return progress["tokens"] + (self.total_steps - progress["step"]) * self.words_per_step
+        return progress.tokens + (self.total_steps - progress.step) * self.words_per_step
 
 
-def set_up(options, given):
-    """Make everything a run needs; return the `Run`, and `(progress, states)` to start the loop with."""
+def set_up(
+    parser: TrainingParser, options: argparse.Namespace, given: List[str]
+) -> Tuple[Run, Progress, Optional[States]]:
+    """Make everything a run needs; return the `Run`, and progress and states to start the loop with."""
     device = choose_device(options.use_gpu)
-    found = checkpoint_to_resume(options, given)
+    found = checkpoint_to_resume(parser, options, given)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
-    # What the loop carries from step to step, besides parameters, optimizer and states.
-    progress = {"step": 0, "tokens": 0, "best": None, "losses": 0.0, "steps_since_log": 0}
-    if found:
-        progress = found.info["progress"]
+    progress = checkpoint.progress_of(found, Progress) if found else Progress()
     total_steps = count_steps(options, train_reader, progress)
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
@@ -352,27 +388,32 @@ def set_up(options, given):
         init_pretraining_params(None, options.load_pretraining_params, lm)
     states = resume(found, lm, optimizer, train_reader, options) if found else None
     model = data_parallel(lm) if dist.get_world_size() > 1 else lm
-    log = open_log(options, vocabulary, train_reader.rows, progress["step"]) if dist.get_rank() == 0 else None
+    log = None
+    if dist.get_rank() == 0:
+        hparams = dict(parser.compared(options), global_batch=train_reader.rows, vocabulary_size=vocabulary.size)
+        log = open_log(options, hparams, progress.step)
     run = Run(options, vocabulary, lm, model, optimizer, train_reader, dev_reader, total_steps, log)
     if log:
         report_start(run, device, found, progress)
     return run, progress, states
 
 
-def open_log(options, vocabulary, rows, step):
+def open_log(options: argparse.Namespace, hparams: Dict[str, Any], step: int) -> MetricsLog:
     """Return the `MetricsLog` of a run that starts from a step."""
-    hparams = {name: getattr(options, name) for name in HPARAMS}
-    hparams.update(global_batch=rows, vocabulary_size=vocabulary.size)
     curve = "dev/perplexity"
     if not options.test_path:
         curve = "train/sampled_loss" if options.sample_softmax else "train/loss"
     return MetricsLog(Path(options.para_save_dir) / "log", step, hparams, [curve])
 
 
-def resume(found, lm, optimizer, train_reader, options):
+def resume(
+    found: Checkpoint,
+    lm: BiLM,
+    optimizer: paddle.optimizer.Optimizer,
+    train_reader: BidirectionalReader,
+    options: argparse.Namespace,
+) -> States:
     """Put everything back to where a checkpoint was; return the states of this process's rows."""
-    if OLD_NAMES.get(found.info["optim"], found.info["optim"]) != OLD_NAMES.get(options.optim, options.optim):
-        raise OptionError(f"--optim is {options.optim}, but the checkpoint's is {found.info['optim']}; leave it out")
     train_reader.load_state_dict(found.state)
     where, layers, rows = found.path, 2 * options.num_layers, train_reader.rows
     shapes = {"hidden": [layers, rows, options.embed_size], "cell": [layers, rows, options.hidden_size]}
@@ -386,14 +427,14 @@ def resume(found, lm, optimizer, train_reader, options):
     return tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
 
 
-def save_checkpoint(run, progress, states, dev):
+def save_checkpoint(run: Run, progress: Progress, states: States, dev: Optional[Dict[str, float]]) -> None:
     """Write everything a resumed run needs; all processes call this, the first one writes."""
     arrays = {**run.train_reader.state_dict(), **gather_states(states)}
     if dist.get_rank() == 0:
         info = {
-            "step": progress["step"],
-            "tokens": progress["tokens"],
-            "progress": progress,
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "progress": asdict(progress),
             "dev": dev,
             "model": run.lm.lstm.config,
             "optim": run.options.optim,
@@ -412,13 +453,13 @@ def save_checkpoint(run, progress, states, dev):
         dist.barrier()
 
 
-def log_training(run, progress, states, norm, clock):
+def log_training(run: Run, progress: Progress, states: States, norm: float, clock: StepClock) -> None:
     """Write the figures of the steps since the last log line."""
-    step, mean = progress["step"], progress["losses"] / progress["steps_since_log"]
-    progress["losses"], progress["steps_since_log"] = 0.0, 0
+    step, mean = progress.step, progress.losses / progress.steps_since_log
+    progress.losses, progress.steps_since_log = 0.0, 0
     sampled = run.options.sample_softmax
     figures = {
-        "epoch": run.epoch(progress["tokens"]),
+        "epoch": run.epoch(progress.tokens),
         **({"sampled_loss": mean} if sampled else {"loss": mean, "perplexity": perplexity(mean)}),
         "grad_norm": norm,
         "cells_at_clip": cells_at_clip(states, run.options.cell_clip),
@@ -430,21 +471,26 @@ def log_training(run, progress, states, norm, clock):
         report_step(step, run.total_steps, figures, clock.left(run.total_steps - step))
 
 
-def log_evaluation(run, progress, states):
-    """Evaluate, write the figures; return them, and whether they are the best so far."""
-    dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown)
+def log_evaluation(
+    run: Run, progress: Progress, states: States, asked: Callable[[], bool]
+) -> Tuple[Optional[Dict[str, float]], bool]:
+    """Evaluate, write the figures; return them, and whether they are the best so far. None if asked to stop."""
+    dev = evaluate(run.model, run.dev_reader, run.vocabulary.unknown, asked)
+    progress.evaluation_due = dev is None
+    if dev is None:
+        return None, False
     dev["zero_state_ratio"] = zero_state_ratio(run.model, run.dev_reader, states)
-    best = dev["perplexity"] < (math.inf if progress["best"] is None else progress["best"])  # NaN is never the best
+    best = dev["perplexity"] < (math.inf if progress.best is None else progress.best)  # NaN is never the best
     if best:
-        progress["best"] = dev["perplexity"]
+        progress.best = dev["perplexity"]
     if run.log:
-        run.log.write("dev", progress["step"], dev)
-        say(f"step {progress['step']}/{run.total_steps}  dev {describe(dev)}")
+        run.log.write("dev", progress.step, dev)
+        say(f"step {progress.step}/{run.total_steps}  dev {describe(dev)}")
         warn_of_zero_state(dev["zero_state_ratio"], run.options.reset_states)
     return dev, best
 
 
-def write_vectors(run):
+def write_vectors(run: Run) -> None:
     """Give VisualDL the vectors of the most frequent words, which stand first in the vocabulary."""
     vocabulary, count = run.vocabulary, run.options.visualdl_embeddings
     specials = (vocabulary.start, vocabulary.end, vocabulary.unknown)
@@ -452,56 +498,72 @@ def write_vectors(run):
     run.log.write_vectors(vocabulary.decode(ids), run.lm.lstm.embedding.numpy()[ids])
 
 
-def linear_rate(run, progress):
+def linear_rate(run: Run, progress: Progress) -> float:
     """Return the learning rate of the next step: the same in every process and after a resume."""
     words = run.all_tokens(progress)
-    return run.options.learning_rate * (words - progress["tokens"]) / words
+    return run.options.learning_rate * (words - progress.tokens) / words
 
 
-def train(run, progress, states):
+def next_step(
+    run: Run, progress: Progress, states: Optional[States], batches: Iterator, stop: bool
+) -> Tuple[float, States, bool]:
+    """Train on the next batch; return the gradient norm, the states, and whether any process was asked to stop."""
+    options, step = run.options, progress.step + 1
+    batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
+    states = reset_rows(states, options.reset_states, random)
+    if options.lr_schedule == "linear":
+        run.optimizer.set_lr(linear_rate(run, progress))
+    more = (options.accumulate, options.max_grad_norm, stop)
+    try:
+        loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
+    except TrainingError as error:
+        raise TrainingError(
+            f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
+            "resume one of them with a lower --learning_rate"
+        )
+    progress.step = step
+    progress.tokens += run.words_per_step
+    progress.losses += loss
+    progress.steps_since_log += 1
+    return norm, states, stop
+
+
+def train(run: Run, progress: Progress, states: Optional[States]) -> None:
     """The loop: step → log → evaluate → save, until the last step or until asked to stop."""
     options, request, clock = run.options, StopRequest(), StepClock()
     batches, stop = iter(run.train_reader), False
-    while progress["step"] < run.total_steps and not stop:
-        with clock:
-            step = progress["step"] + 1
-            batch, random = next(batches), StepRandom(options.random_seed, step, run.train_reader.first_row)
-            states = reset_rows(states, options.reset_states, random)
-            if options.lr_schedule == "linear":
-                run.optimizer.set_lr(linear_rate(run, progress))
-            more = (options.accumulate, options.max_grad_norm, request.asked)
-            try:
-                loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
-            except TrainingError as error:
-                raise TrainingError(
-                    f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
-                    "go on from one of them with a lower --learning_rate"
-                )
-        progress["step"] = step
-        progress["tokens"] += run.words_per_step
-        progress["losses"] += loss
-        progress["steps_since_log"] += 1
-        last = step == run.total_steps
-        if step % options.log_interval == 0 or last:
-            log_training(run, progress, states, norm, clock)
+    while not (stop or ended(run, progress)):
+        if not progress.evaluation_due:
+            with clock:
+                norm, states, stop = next_step(run, progress, states, batches, request.asked)
+            last = progress.step == run.total_steps
+            if progress.step % options.log_interval == 0 or last:
+                log_training(run, progress, states, norm, clock)
+            progress.evaluation_due = bool(run.dev_reader) and (progress.step % options.dev_interval == 0 or last)
         dev, best = None, False
-        if run.dev_reader and (step % options.dev_interval == 0 or last):
-            dev, best = log_evaluation(run, progress, states)
-        if step % options.save_interval == 0 or best or last or stop:
+        if progress.evaluation_due and not stop:
+            dev, best = log_evaluation(run, progress, states, lambda: request.asked)
+            stop = dev is None
+        if progress.step % options.save_interval == 0 or best or stop or progress.step == run.total_steps:
             save_checkpoint(run, progress, states, dev)
     if run.log:
         if options.visualdl_embeddings:
             write_vectors(run)
         run.log.close()
-        report_end(run, progress["step"])
+        report_end(run, progress)
 
 
-def report_end(run, step):
+def ended(run: Run, progress: Progress) -> bool:
+    """Say whether all steps are done, and the last evaluation."""
+    return progress.step >= run.total_steps and not progress.evaluation_due
+
+
+def report_end(run: Run, progress: Progress) -> None:
     """Print the last evaluation and where everything is."""
-    root = Path(run.options.para_save_dir)
+    root, step = Path(run.options.para_save_dir), progress.step
     folder = checkpoint.step_folder(root, step)
-    if step < run.total_steps:
-        say(f"asked to stop: saved step {step}; go on with the same command and --load_dir auto")
+    if not ended(run, progress):
+        say(f"asked to stop: saved step {step}; resume with the same command and --load_dir auto")
     else:
         say(f"trained to step {step}; more with --load_dir auto and a larger --max_epoch")
         dev = [record for record in read_metrics(root / "log" / "metrics.jsonl") if record["kind"] == "dev"]
@@ -511,14 +573,15 @@ def report_end(run, step):
     say(f"checkpoint {folder}\nlogs       {root / 'log'}\ncurves     visualdl --logdir {curves}")
 
 
-def main(arguments=None):
+def main(arguments: Optional[List[str]] = None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
-    options, given, notes = parse(make_parser(__doc__), RETIRED, sys.argv[1:] if arguments is None else arguments)
+    parser = make_parser(__doc__)
+    options, given, notes = parser.parse(sys.argv[1:] if arguments is None else arguments)
     for note in notes:
         say(note)
     with command(options.para_save_dir):
         with checkpoint.only_run(Path(options.para_save_dir), "--para_save_dir"):
-            train(*set_up(options, given))
+            train(*set_up(parser, options, given))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ github.com/ymcui/cmrc2018). Trained on train, chosen by trial, reported on dev o
 3. A table and a plot in benchmarks/results/. The difference of two arms is tested by a paired bootstrap over the
    questions of dev, of each question the mean over the seeds of an arm.
 
-Everything is kept in --work (runs/reading); started again, it goes on with what is missing. Cells run side by side,
+Everything is kept in --work (runs/reading); started again, it resumes with what is missing. Cells run side by side,
 --jobs at a time, each with one thread.
 """
 
@@ -115,7 +115,7 @@ def make_words(work: Path, data: Path, more: List[str]) -> None:
 
 
 def pretrain(work: Path, data: Path, more: List[str], passes: float) -> Path:
-    """Train a biLM; a started one is gone on with. Return its folder."""
+    """Train a biLM; a started one is resumed. Return its folder."""
     if not (work / "vocabulary.txt").exists():
         make_words(work, data, more)
     run(

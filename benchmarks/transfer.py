@@ -9,7 +9,7 @@
 4. The taggers without ELMo and with, on 500, 2,000 and all lines, with several seeds.
 5. A table and a plot in benchmarks/results/.
 
-Everything is kept in --work (runs/transfer); started again, it goes on with what is missing.
+Everything is kept in --work (runs/transfer); started again, it resumes with what is missing.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def raw_text(work, part, more):
 
 
 def pretrain(work, kind, tokens, more, threads):
-    """Train a biLM on about so many tokens; a started one is gone on with. Return its folder."""
+    """Train a biLM on about so many tokens; a started one is resumed. Return its folder."""
     words, folder = work / f"words_{kind}", work / f"bilm_{kind}"
     if not (words / "vocabulary.txt").exists():
         for part in ("train", "dev"):

@@ -137,7 +137,7 @@ def _model_folder(folder: Path, name: str) -> Path:
 
 
 def download(address: str, part: Path) -> None:
-    """Fetch a file to `part`, going on from what is there already.
+    """Fetch a file to `part`, resuming from what is there already.
 
     Raises:
         InputError: the server refuses, or the connection gets no further `TRIES` times in a row; what has come
@@ -153,7 +153,7 @@ def download(address: str, part: Path) -> None:
         if failures == TRIES:
             raise InputError(
                 f"{address}: {problem}, {TRIES} times without getting further; "
-                f"{_size(part):,} bytes are kept, the same command goes on from there"
+                f"{_size(part):,} bytes are kept, the same command resumes there"
             )
         say(f"{problem}; trying again")
         time.sleep(PAUSE * failures)
@@ -181,7 +181,7 @@ def _attempt(address: str, part: Path) -> Optional[str]:
 
 
 def _fetch_rest(address: str, part: Path) -> None:
-    """Append what is missing to `part`; start afresh if the server will not go on from there.
+    """Append what is missing to `part`; start afresh if the server will not resume there.
 
     Raises:
         ConnectionError: fewer bytes came than were announced.
@@ -205,7 +205,7 @@ def _fetch_rest(address: str, part: Path) -> None:
         total = have + int(length) if length else None
         if (total or 0) > MAX_BYTES:
             raise InputError(f"{address}: {total:,} bytes, more than the {MAX_BYTES:,} that are accepted")
-        say(f"downloading {address}: {_megabytes(total)}" + (f", going on from {_megabytes(have)}" if have else ""))
+        say(f"downloading {address}: {_megabytes(total)}" + (f", resuming from {_megabytes(have)}" if have else ""))
         progress = Progress(total, "MB", 10**6, have) if total else None
         with _written(part):
             file = open(part, "ab" if have else "wb", buffering=0)

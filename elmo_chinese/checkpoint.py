@@ -22,7 +22,21 @@ import os
 import re
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+    get_args,
+    get_type_hints,
+)
 
 from elmo_chinese.arrays import check_arrays, read_arrays, read_npz
 from elmo_chinese.files import (
@@ -54,6 +68,9 @@ PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 FOLDERS = {"latest": re.compile(r"step_\d{8,}"), "best": re.compile(r"best_\d{8,}_[0-9a-f]{8}|step_\d{8,}")}
 
 PathLike = Union[str, Path]
+T = TypeVar("T")
+# What only the `checkpoint.json` of one kind has.
+KINDS = {"tags": "a tagger", "limits": "a reader", "rows": "a language model"}
 
 
 @contextmanager
@@ -112,7 +129,8 @@ def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
     """
     paths = {parameter.name: path for path, parameter in model.named_parameters()}
     named = {}
-    for key, value in optimizer.state_dict().items():
+    # What was restored waits there until the first step.
+    for key, value in {**optimizer._accumulators_holder, **optimizer.state_dict()}.items():
         owner = max((name for name in paths if key.startswith(name + "_")), key=len, default=None)
         if owner is not None:
             named[f"{paths[owner]}/{key[len(owner) + 1 :]}"] = value
@@ -321,23 +339,40 @@ def verify(folder: Path, names: Sequence[str] = PAYLOAD) -> None:
         raise CheckpointError(problem)
 
 
-def check_info(found: Checkpoint, kinds: Dict[str, Any]) -> None:
-    """Raise `CheckpointError` if `checkpoint.json` lacks something of these types; numbers must not be below 0.
+def check_kind(found: Checkpoint, entry: str) -> None:
+    """Raise `CheckpointError` if a checkpoint is not of the kind that has this entry in `checkpoint.json`."""
+    if entry not in found.info:
+        kind = next((kind for other, kind in KINDS.items() if other in found.info), KINDS["rows"])
+        advice = "; --pretrain_elmo_model_path takes it to train one" if kind == KINDS["rows"] else ""
+        raise CheckpointError(f"{found.path} is {kind}, not {KINDS[entry]}{advice}")
 
-    Args:
-        kinds: type by name; `progress/step` is what stands under "step" in "progress".
-    """
+
+def check_info(found: Checkpoint, kinds: Dict[str, type]) -> None:
+    """Raise `CheckpointError` if `checkpoint.json` lacks something of these types; numbers must not be below 0."""
     for name, kind in kinds.items():
-        value: Any = found.info
-        for part in name.split("/"):
-            value = value.get(part) if isinstance(value, dict) else None
-        kind = kind if isinstance(kind, tuple) else (kind,)
-        if float in kind and type(value) is int:
-            value = float(value)
-        if type(value) not in kind or (type(value) in (int, float) and not value >= 0):
-            raise CheckpointError(f"{found.path / INFO_FILE}: {name} is {value!r:.60}, so no run can go on from it")
-    if found.info["step"] != found.info["progress"]["step"]:
-        raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can go on from it")
+        found.info[name] = _typed(found, name, found.info.get(name), (kind,))
+
+
+def progress_of(found: Checkpoint, kind: Type[T]) -> T:
+    """Return what stands under "progress" in `checkpoint.json` as a data class of numbers, some of them `Optional`.
+
+    Raises:
+        CheckpointError: naming what lacks, or cannot be.
+    """
+    values = _typed(found, "progress", found.info.get("progress"), (dict,))
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
+    progress = kind(**{name: _typed(found, name, values.get(name), kinds) for name, kinds in hints.items()})
+    if progress.step != found.info["step"]:
+        raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can resume from it")
+    return progress
+
+
+def _typed(found: Checkpoint, name: str, value: Any, kinds: Sequence[type]) -> Any:
+    if float in kinds and type(value) is int:
+        value = float(value)
+    if type(value) not in kinds or (type(value) in (int, float) and not value >= 0):
+        raise CheckpointError(f"{found.path / INFO_FILE}: {name} is {value!r:.60}, so no run can resume from it")
+    return value
 
 
 def candidates(root: PathLike) -> Iterator[Path]:

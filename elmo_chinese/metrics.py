@@ -28,7 +28,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; make room there, then go on with --load_dir auto"
+            f"cannot write {path}: {error.strerror or error}; make room there, then resume with --load_dir auto"
         )
 
 

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 from elmo_chinese.archive import local_folder
-from elmo_chinese.checkpoint import INFO_FILE, MODEL_FILE, VOCABULARY_FILE, CheckpointError, read_arrays, verify
+from elmo_chinese.checkpoint import (
+    INFO_FILE,
+    KINDS,
+    MODEL_FILE,
+    VOCABULARY_FILE,
+    CheckpointError,
+    read_arrays,
+    verify,
+)
 from elmo_chinese.command import UserError
 from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError
@@ -173,7 +181,11 @@ def _own_sizes(folder: Path) -> Tuple[Dict[str, float], Vocabulary]:
     """Return what `checkpoint.json` says of the network, if it fits the size of the parameters, and the vocabulary."""
     try:
         verify(folder, (MODEL_FILE, VOCABULARY_FILE, INFO_FILE))
-        sizes = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))["model"]
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        kind = next((kind for entry, kind in KINDS.items() if entry in info), KINDS["rows"])
+        if kind != KINDS["rows"]:
+            raise PretrainedError(f"{folder} is {kind}, not {KINDS['rows']}")
+        sizes = info["model"]
         whole = [sizes[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
         clips = [sizes[name] for name in ("cell_clip", "proj_clip")]
         if len(sizes) != 6 or not all(type(size) is int and size > 0 for size in whole):

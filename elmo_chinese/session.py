@@ -1,17 +1,17 @@
-"""What every training program does around its loop: device, checkpoint to go on from, a request to stop."""
+"""What every training program does around its loop: device, checkpoint to resume from, a request to stop."""
 
 import argparse
 import os
 import platform
 import signal
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional
 
 from elmo_chinese import checkpoint
 from elmo_chinese.checkpoint import Checkpoint
 from elmo_chinese.command import UserError
+from elmo_chinese.flags import OptionError, TrainingParser
 from elmo_chinese.metrics import say
-from elmo_chinese.options import OptionError, checked_flags, take_saved
 
 import numpy as np
 import paddle
@@ -66,7 +66,7 @@ def versions() -> Dict[str, str]:
 
 
 def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint]:
-    """Return the checkpoint to go on from, None for a new run.
+    """Return the checkpoint to resume from, None for a new run.
 
     Args:
         load_dir: the folder of a checkpoint, or of a run, which means its newest sound one; "auto": that of `root`,
@@ -89,26 +89,30 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
         return checkpoint.load(load_dir)
     if any(checkpoint.candidates(root)):
         raise OptionError(
-            f"{root} already holds checkpoints; go on from them with --load_dir auto, "
+            f"{root} already holds checkpoints; resume them with --load_dir auto, "
             f"or choose another {flag} for a new run"
         )
     return None
 
 
-def take_flags(
-    found: Checkpoint,
-    parser: argparse.ArgumentParser,
+def checkpoint_to_resume(
+    parser: TrainingParser,
     options: argparse.Namespace,
     given: List[str],
-    sizes: Sequence[str],
-    own: Sequence[str],
-) -> None:
-    """Fill what was not given on the command line from a checkpoint, and say what the command line changed.
+    folder: str,
+    check: Callable[[Checkpoint], None],
+) -> Optional[Checkpoint]:
+    """Return the checkpoint to resume from, None for a new run; take over its flags, say what the command line changed.
 
     Args:
-        parser: of the program, to look at the checkpoint's flags as if they had been typed.
-        options, given, sizes, own: see `elmo_chinese.options.take_saved`.
+        options, given: see `TrainingParser.parse`; options are filled.
+        folder: the name of the flag that says where the run is.
+        check: raises what is wrong with a checkpoint for the program, before anything of it is used.
     """
-    changed = take_saved(options, given, checked_flags(parser, found.info["flags"], found.path), sizes, own)
-    if changed:
-        say(changed)
+    found = find_checkpoint(options.load_dir, Path(getattr(options, folder)), f"--{folder}")
+    if found:
+        check(found)
+        changed = parser.take_saved(options, given, found.info["flags"], found.path)
+        if changed:
+            say(changed)
+    return found

@@ -81,7 +81,7 @@ def warn_of_zero_state(ratio: float, share: float) -> None:
     advice = (
         "if it stays, raise --reset_states or lower --learning_rate"
         if share
-        else "stop, and go on with --load_dir auto --reset_states 0.1"
+        else "stop, and resume with --load_dir auto --reset_states 0.1"
     )
     say(
         f"warning: from a zero LSTM state, as evaluation and ELMo vectors start, the perplexity is {ratio:.1f} times "

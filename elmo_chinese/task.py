@@ -9,16 +9,17 @@ import math
 import os
 import shlex
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese import checkpoint, runtime
 from elmo_chinese.batches import training_batches
 from elmo_chinese.checkpoint import Checkpoint, Score
+from elmo_chinese.flags import OptionError, TrainingParser
 from elmo_chinese.gradients import all_reduce_sum, gradient_norm
 from elmo_chinese.layers import mix_figures
 from elmo_chinese.metrics import MetricsLog, StepClock, duration, say, show_progress
-from elmo_chinese.options import OptionError, parse
 from elmo_chinese.session import StopRequest, TrainingError, versions
 from elmo_chinese.vocabulary import Vocabulary
 
@@ -27,12 +28,26 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-# What `checkpoint.json` must hold for a run to go on, besides what is of the task.
-INFO = {
-    **{"step": int, "flags": dict, "train_sha256": str, "progress/step": int, "progress/costs": float},
-    **{"progress/best_f1": (float, type(None)), "progress/epochs_since_best": int, "progress/steps_since_epoch": int},
-    "progress/examples": (int, type(None)),  # older ones do not count them
-}
+# What `checkpoint.json` must hold for a run to resume, besides what is of the task.
+INFO = {"step": int, "flags": dict, "train_sha256": str}
+
+
+@dataclass
+class Progress:
+    """What the loop carries from step to step, besides parameters and optimizer.
+
+    Attributes:
+        step: steps done. examples: how many were trained on; None in checkpoints of before they were counted.
+        best_score: of the passes so far. epochs_since_best: passes since then.
+        costs: sum over the steps since the last pass, in nats.
+    """
+
+    step: int = 0
+    examples: Optional[int] = 0
+    best_score: Optional[float] = None
+    epochs_since_best: int = 0
+    costs: float = 0.0
+    steps_since_epoch: int = 0
 
 
 class Result(NamedTuple):
@@ -149,14 +164,14 @@ def shared(array: np.ndarray) -> np.ndarray:
 # --- checkpoints ---
 
 
-def save_checkpoint(task: Task, progress: Dict[str, Any], result: Optional[Result]) -> None:
+def save_checkpoint(task: Task, progress: Progress, result: Optional[Result]) -> None:
     """Write everything a resumed run and a prediction need; the first process writes."""
     if dist.get_rank() == 0:
         info, state, vocabulary = task.parts
         info = {
-            "step": progress["step"],
-            "epoch": task.epoch(progress["step"]),
-            "progress": progress,
+            "step": progress.step,
+            "epoch": task.epoch(progress.step),
+            "progress": asdict(progress),
             "dev": result and result.dev,
             "flags": vars(task.options),
             "train_sha256": task.train_sha256,
@@ -172,23 +187,35 @@ def save_checkpoint(task: Task, progress: Dict[str, Any], result: Optional[Resul
         dist.barrier()
 
 
-def restore_training(optimizer, network: nn.Layer, found: Optional[Checkpoint], train_sha256: str) -> Dict[str, Any]:
+def check(found: Checkpoint, entry: str, kind: type) -> None:
+    """Raise `CheckpointError` if no run of a task can resume from a checkpoint.
+
+    Args:
+        entry, kind: what stands in `checkpoint.json` of this task alone.
+    """
+    checkpoint.check_kind(found, entry)
+    checkpoint.check_info(found, {**INFO, entry: kind})
+    progress = found.info.get("progress")
+    if isinstance(progress, dict) and "best_f1" in progress:  # its name in earlier versions
+        progress["best_score"] = progress.pop("best_f1")
+    checkpoint.progress_of(found, Progress)
+
+
+def restore_training(optimizer, network: nn.Layer, found: Optional[Checkpoint], train_sha256: str) -> Progress:
     """Give an optimizer the state of a checkpoint (None: a new run); return the progress to start the loop with.
 
     Raises:
         OptionError: the checkpoint is of other examples.
     """
     if not found:
-        return dict(step=0, examples=0, best_f1=None, epochs_since_best=0, costs=0.0, steps_since_epoch=0)
+        return Progress()
     if train_sha256 != found.info["train_sha256"]:
         raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
     checkpoint.restore_optimizer(optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
-    return {"examples": None, **found.info["progress"]}
+    return checkpoint.progress_of(found, Progress)
 
 
-def first_step(
-    progress: Dict[str, Any], count: int, batch_size: int, seed: int, found: Optional[Checkpoint] = None
-) -> int:
+def first_step(progress: Progress, count: int, batch_size: int, seed: int, found: Optional[Checkpoint] = None) -> int:
     """Return the step at which the first epoch would have begun, had the batch size always been today's.
 
     What was trained on is counted in examples. Where the batch size was changed within an epoch, the examples of a
@@ -204,40 +231,40 @@ def first_step(
         batches = training_batches(np.zeros(count), batch_size, seed, epoch)
         return np.cumsum([len(batch) for batch in batches])
 
-    if progress["examples"] is None:
+    if progress.examples is None:
         before = found.info["flags"]["batch_size"]
-        epoch, batches = divmod(progress["step"], math.ceil(count / before))
-        progress["examples"] = epoch * count + int(np.sum(sizes(before, epoch)[batches - 1 : batches]))
-    epoch, done = divmod(progress["examples"], count)
+        epoch, batches = divmod(progress.step, math.ceil(count / before))
+        progress.examples = epoch * count + int(np.sum(sizes(before, epoch)[batches - 1 : batches]))
+    epoch, done = divmod(progress.examples, count)
     ends = sizes(batch_size, epoch)
     batches = int(np.searchsorted(ends, done, side="right"))
-    progress["examples"] = epoch * count + (int(ends[batches - 1]) if batches else 0)
-    return progress["step"] - epoch * len(ends) - batches
+    progress.examples = epoch * count + (int(ends[batches - 1]) if batches else 0)
+    return progress.step - epoch * len(ends) - batches
 
 
 # --- the end of a pass ---
 
 
-def finish_epoch(task: Task, progress: Dict[str, Any], clock: StepClock) -> Optional[Result]:
+def finish_epoch(task: Task, progress: Progress, clock: StepClock) -> Optional[Result]:
     """Score the held-out examples, write the figures; return the result, None without such examples."""
     result = None
     if task.evaluate:
         task.network.eval()
         result = task.evaluate()
         task.network.train()
-    loss = progress["costs"] / progress["steps_since_epoch"]
-    progress["costs"], progress["steps_since_epoch"] = 0.0, 0
-    figures = {"epoch": task.epoch(progress["step"]), "loss": loss, **mix_figures(task.network.encoder)}
+    loss = progress.costs / progress.steps_since_epoch
+    progress.costs, progress.steps_since_epoch = 0.0, 0
+    figures = {"epoch": task.epoch(progress.step), "loss": loss, **mix_figures(task.network.encoder)}
     best = True
     if result:
-        best = progress["best_f1"] is None or result.score > progress["best_f1"]
-        progress["epochs_since_best"] = 0 if best else progress["epochs_since_best"] + 1
+        best = progress.best_score is None or result.score > progress.best_score
+        progress.epochs_since_best = 0 if best else progress.epochs_since_best + 1
         if best:
-            progress["best_f1"] = result.score
+            progress.best_score = result.score
         figures.update(result.figures)
     if task.log:
-        task.log.write("epoch", progress["step"], figures)
-        report_epoch(task, figures, bool(result) and best, clock.left(task.total_steps - progress["step"]))
+        task.log.write("epoch", progress.step, figures)
+        report_epoch(task, figures, bool(result) and best, clock.left(task.total_steps - progress.step))
     return result
 
 
@@ -255,18 +282,21 @@ def report_epoch(task: Task, figures: Dict[str, float], best: bool, left: float)
 # --- the loop ---
 
 
-def over(task: Task, progress: Dict[str, Any]) -> bool:
+def over(task: Task, progress: Progress) -> bool:
     """Say whether training has come to its end."""
-    done = progress["step"] >= task.total_steps
-    return done or progress["epochs_since_best"] >= task.options.patience
+    done = progress.step >= task.total_steps
+    return done or progress.epochs_since_best >= task.options.patience
 
 
-def train(task: Task, progress: Dict[str, Any]) -> None:
+def train(task: Task, progress: Progress) -> None:
     """The loop: step → log → after each pass evaluate and save, until the last step or until asked to stop."""
     options, request, clock = task.options, StopRequest(), StepClock()
+    if dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
+        for parameter in task.network.trained_parameters():
+            dist.broadcast(parameter, src=0)
     epoch, stop, tokens = None, False, []  # of each step since the last line of figures, or since a resume
     while not over(task, progress) and not stop:
-        step = progress["step"]
+        step = progress.step
         number, place = divmod(step - task.first_step, task.steps_per_epoch)
         if number != epoch:
             epoch = number
@@ -278,17 +308,17 @@ def train(task: Task, progress: Dict[str, Any]) -> None:
             except TrainingError as error:
                 raise TrainingError(
                     f"step {step + 1}: {error}; stopped. The checkpoints in {options.model_save_dir} are from before: "
-                    "go on from one of them with a lower --base_learning_rate"
+                    "resume one of them with a lower --base_learning_rate"
                 )
-        progress["step"] += 1
-        progress["examples"] += len(batch)
-        progress["costs"] += cost
-        progress["steps_since_epoch"] += 1
+        progress.step += 1
+        progress.examples += len(batch)
+        progress.costs += cost
+        progress.steps_since_epoch += 1
         tokens.append(int(task.lengths[batch].sum()))
-        if progress["step"] % options.log_interval == 0:
+        if progress.step % options.log_interval == 0:
             log_step(task, progress, cost, float(np.mean(tokens)), clock)
             tokens.clear()
-        if place + 1 == task.steps_per_epoch or progress["step"] == task.total_steps:
+        if place + 1 == task.steps_per_epoch or progress.step == task.total_steps:
             save_checkpoint(task, progress, finish_epoch(task, progress, clock))
         elif stop:
             save_checkpoint(task, progress, None)
@@ -296,9 +326,9 @@ def train(task: Task, progress: Dict[str, Any]) -> None:
         task.log.close()
 
 
-def log_step(task: Task, progress: Dict[str, Any], cost: float, tokens: float, clock: StepClock) -> None:
+def log_step(task: Task, progress: Progress, cost: float, tokens: float, clock: StepClock) -> None:
     """Write the figures of one step."""
-    step, speed = progress["step"], tokens * clock.steps_per_second()
+    step, speed = progress.step, tokens * clock.steps_per_second()
     if task.log:
         task.log.write("train", step, {"loss": cost, "tokens_per_second": speed})
         show_progress(step, task.total_steps, f"step {step}/{task.total_steps}  loss {cost:.4f}  {speed:.0f} tokens/s")
@@ -343,7 +373,7 @@ def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional
     frozen = sum(parameter.size for parameter in network.parameters()) - trained
     if found:
         step = found.info["step"]
-        say(f"going on from {found.path}: step {step}, epoch {task.epoch(step):.2f}")
+        say(f"resuming from {found.path}: step {step}, epoch {task.epoch(step):.2f}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
     say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     say(f"network     {', '.join(f'{name} {size}' for name, size in sizes.items())}")
@@ -355,14 +385,14 @@ def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional
     say(f"steps       up to {task.total_steps} ({task.steps_per_epoch} an epoch), seed {options.random_seed}")
 
 
-def report_end(task: Task, progress: Dict[str, Any]) -> Optional[Path]:
+def report_end(task: Task, progress: Progress) -> Optional[Path]:
     """Print where everything is; return the folder of the best model, None if training was asked to stop."""
     root = Path(task.options.model_save_dir)
     if not over(task, progress):
-        say(f"asked to stop: saved step {progress['step']}; go on with the same command and --load_dir auto")
+        say(f"asked to stop: saved step {progress.step}; resume with the same command and --load_dir auto")
         return None
     folder = checkpoint.resolve(root)
-    say(f"trained to step {progress['step']}; more with --load_dir auto and a larger --max_epoch or --patience")
+    say(f"trained to step {progress.step}; more with --load_dir auto and a larger --max_epoch or --patience")
     say(f"best model  {folder}")
     say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {shlex.quote(os.path.relpath(root / 'log'))}")
     return folder
@@ -374,10 +404,10 @@ def refuse(message: str) -> None:
 
 
 @contextmanager
-def only_run(parser: argparse.ArgumentParser, retired: Dict[str, str], arguments: List[str]) -> Iterator[Tuple]:
+def only_run(parser: TrainingParser, arguments: List[str]) -> Iterator[Tuple[argparse.Namespace, List[str]]]:
     """Parse flags, give `(options, given)`, and keep other runs out of the folder of this one; errors are raised."""
     parser.error = refuse  # a program that calls this must not be ended
-    options, given, notes = parse(parser, retired, arguments)
+    options, given, notes = parser.parse(arguments)
     for note in notes:
         say(note)
     with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):

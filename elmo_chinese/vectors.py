@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, List, NamedTuple
 
 from elmo_chinese import files
-from elmo_chinese.options import OptionError
+from elmo_chinese.flags import OptionError
 from elmo_chinese.text import InputError
 
 import numpy as np

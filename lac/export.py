@@ -26,8 +26,8 @@ from pathlib import Path
 
 from elmo_chinese.command import command
 from elmo_chinese.files import lock_file, write_sums, writing
+from elmo_chinese.flags import Parser
 from elmo_chinese.metrics import say
-from elmo_chinese.options import Parser
 from elmo_chinese.text import InputError
 
 import numpy as np

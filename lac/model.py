@@ -223,8 +223,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         CheckpointError: it is none of a tagger, or its parts do not belong together.
     """
     info = found.info
-    if "tags" not in info:
-        raise CheckpointError(f"{found.path} is a language model, not a tagger; lac.train makes one from it")
+    checkpoint.check_kind(found, "tags")
     try:
         text, elmo_vocabulary = _text_of(found), None
         if info["elmo"] is not None:

@@ -1,9 +1,7 @@
 """The flags of `lac.train`."""
 
-import argparse
-
 from elmo_chinese import task_options
-from elmo_chinese.options import flag_group, make_help, positive, positive_int, seed, share
+from elmo_chinese.flags import FIXED, OWN, TrainingParser, positive, positive_int, seed, share
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
@@ -13,20 +11,14 @@ RETIRED = {
     "--corpus_type_list": "--train_data takes several files, folders and glob patterns",
     "--corpus_proportion_list": "all training lines are used once in each pass",
 }
-# What makes the network; a checkpoint only fits the same.
-SIZES = ("word_emb_dim", "grnn_hidden_dim", "bigru_num")
-# What VisualDL compares runs by, besides whether there is ELMo and the number of lines.
-HPARAMS = (*SIZES, *task_options.HPARAMS, "emb_learning_rate", "crf_learning_rate", "unknown_rate")
-# What a checkpoint brings along, or does not depend on.
-OWN = (*task_options.OWN, "word_dict_path", "label_dict_path", "word_rep_dict_path", "init_from")
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> TrainingParser:
     """Return the parser; `description` is the head of its help."""
-    parser = make_help("lac.train", description)
+    parser = TrainingParser("lac.train", description)
     files = dict(nargs="+", metavar="PATH")
 
-    flag = flag_group(parser, "data")
+    flag = parser.group("data")
     flag("--train_data --traindata_dir", str, [], "tagged lines: files, folders or glob patterns (quote them)", **files)
     flag(
         "--dev_data --testdata_dir", str, [], "held-out lines that decide which model is kept; none: the last", **files
@@ -38,16 +30,17 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         "",
         "start from a model, with its tags and words: lac or seg (released, see lac.release), or a folder of one or of "
         "a model of lac.train",
+        OWN,
     )
-    flag("--label_dict_path", str, "lac/data/tag.dic", "the tag set, one tag a line; lac.corpus makes one")
-    flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines")
-    flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up")
+    flag("--label_dict_path", str, "lac/data/tag.dic", "the tag set, one tag a line; lac.corpus makes one", OWN)
+    flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines", OWN)
+    flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up", OWN)
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
-    flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout")
+    flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout", compared=True)
 
     task_options.add_elmo(parser, "tagger", 0.5, "the LSTM layers before the mix")
 
-    flag = flag_group(parser, "network (a checkpoint fits only the same)")
+    flag = parser.group("network (a checkpoint fits only the same)", resume=FIXED, compared=True)
     flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
     flag("--grnn_hidden_dim", positive_int, 256, "size of a GRU; there are two in a block")
     flag("--bigru_num", positive_int, 2, "blocks of a forward and a backward GRU")
@@ -59,7 +52,5 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
     task_options.add_output(parser, "lac_model")
 
-    retired = parser.add_argument_group("flags of the original that are read and ignored")
-    for name, reason in RETIRED.items():
-        retired.add_argument(name, nargs="*", help=reason)
+    parser.retire(RETIRED)
     return parser

@@ -26,7 +26,7 @@ import sys
 from typing import Iterable, Iterator, Sequence
 
 from elmo_chinese.command import command
-from elmo_chinese.options import Parser
+from elmo_chinese.flags import Parser
 from elmo_chinese.text import find_files, read_lines, read_stdin
 
 import paddle

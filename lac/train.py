@@ -3,7 +3,7 @@
     sh lac/run.sh                                 # with ELMo from the checkpoint of `sh run.sh`, data of the project
     python -m lac.train --train_data lac/data/train.txt --dev_data lac/data/dev.txt \\
         --pretrain_elmo_model_path "checkpoints/$(cat checkpoints/latest)"  # without this flag: the baseline
-    python -m lac.train … --load_dir auto         # go on after a kill
+    python -m lac.train … --load_dir auto         # resume after a kill
     python -m lac.train --init_from lac --train_data mine.txt  # train a released model on
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m lac.train …  # two processes
 
@@ -13,18 +13,20 @@ of an epoch is the mean over its batches. F1 is over words as spans of character
 Top to bottom: cost and score, set-up. The loop is in `elmo_chinese/task.py`.
 """
 
+import argparse
 import hashlib
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from elmo_chinese import checkpoint, session, task
 from elmo_chinese.batches import pad
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese.checkpoint import Checkpoint
 from elmo_chinese.command import command
+from elmo_chinese.flags import FIXED, OptionError, TrainingParser
 from elmo_chinese.layers import LayerCache
 from elmo_chinese.metrics import CURVES, MetricsLog, say
-from elmo_chinese.options import OptionError
 from elmo_chinese.session import choose_device
 from elmo_chinese.task import Result, Task
 from elmo_chinese.vocabulary import Vocabulary
@@ -36,17 +38,16 @@ import paddle.distributed as dist
 from bilm import StepRandom, load_encoder
 from lac import dictionaries, release
 from lac import model as tagging
-from lac.lines import kinds_of, read_gold
+from lac.dictionaries import Dictionaries
+from lac.lines import Line, kinds_of, read_gold
 from lac.model import Encoded, Model
 from lac.network import Tagger
-from lac.options import HPARAMS, OWN, RETIRED, SIZES, make_parser
+from lac.options import make_parser
 from lac.reader import Sentence, read_table, read_tags
 from lac.scores import describe
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
-# What `checkpoint.json` must hold for a run to go on.
-INFO = {**task.INFO, "tags": list}
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
 UNKNOWN_STREAM = 100
 
@@ -59,7 +60,7 @@ class Text(NamedTuple):
     layers: Optional[Callable]  # a `LayerCache`; None without ELMo, or if it is to be computed anew
 
 
-def make_cost(model: Model, train: Text, seed: int, unknown_rate: float):
+def make_cost(model: Model, train: Text, seed: int, unknown_rate: float) -> Callable:
     """Return `Task.cost`: the negative log likelihood of sentences."""
     tagger, encoded, index = model.tagger, train.encoded, model.text.tag_ids
     tag_ids = [np.array([index[tag] for tag in sentence.tags], dtype=np.int64) for sentence in train.sentences]
@@ -84,7 +85,7 @@ def make_cost(model: Model, train: Text, seed: int, unknown_rate: float):
     return cost
 
 
-def make_evaluate(model: Model, dev: Text):
+def make_evaluate(model: Model, dev: Text) -> Callable[[], Result]:
     """Return `Task.evaluate`; the processes share the work."""
 
     def evaluate():
@@ -99,7 +100,7 @@ def make_evaluate(model: Model, dev: Text):
     return evaluate
 
 
-def describe_epoch(figures):
+def describe_epoch(figures: Dict[str, float]) -> str:
     """Return the dev figures of a pass as text."""
     return (
         f"dev F1 {100 * figures['f1']:.2f} (precision {100 * figures['precision']:.2f}, "
@@ -107,7 +108,7 @@ def describe_epoch(figures):
     )
 
 
-def fingerprint(sentences):
+def fingerprint(sentences: List[Sentence]) -> str:
     """Return a digest of tagged sentences."""
     digest = hashlib.sha256()
     for sentence in sentences:
@@ -115,18 +116,7 @@ def fingerprint(sentences):
     return digest.hexdigest()
 
 
-def checkpoint_to_resume(options, given):
-    """Return the checkpoint to go on from, or None; take over its flags."""
-    found = session.find_checkpoint(options.load_dir, Path(options.model_save_dir), "--model_save_dir")
-    if found:
-        if "tags" not in found.info:
-            raise CheckpointError(f"{found.path} is a language model; --pretrain_elmo_model_path takes it")
-        checkpoint.check_info(found, INFO)
-        session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
-    return found
-
-
-def read_training_lines(options, typed, kinds):
+def read_training_lines(options: argparse.Namespace, typed: bool, kinds: Set[str]) -> List[Line]:
     """Return the gold lines to train on; say what is left out."""
     lines, problems = read_gold(options.train_data, options.on_bad_line, typed, kinds)
     if problems and dist.get_rank() == 0:
@@ -134,7 +124,7 @@ def read_training_lines(options, typed, kinds):
     return lines
 
 
-def read_held_out(options, paths, text):
+def read_held_out(options: argparse.Namespace, paths: List[str], text: Dictionaries) -> List[Sentence]:
     """Return the sentences of held-out files; say what is left out or cannot be found."""
     sentences, problems, missed = tagging.read_held_out(text, paths, options.on_bad_line)
     if dist.get_rank() == 0:
@@ -145,7 +135,7 @@ def read_held_out(options, paths, text):
     return sentences
 
 
-def make_model(options, tags, lines):
+def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) -> Model:
     """Return a freshly initialised `Model` for gold lines."""
     table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
     words = Vocabulary(options.word_dict_path).words if options.word_dict_path else None
@@ -159,9 +149,9 @@ def make_model(options, tags, lines):
     return Model(tagging.decoder(tagger), text, elmo_vocabulary, tagger)
 
 
-def init_model(options, given):
-    """Return the `Model` that --init_from names, its own sizes among the flags, with an ELMo mix if one is given."""
-    for name in (*SIZES, "word_dict_path", "label_dict_path"):
+def init_model(options: argparse.Namespace, given: List[str], sizes: List[str]) -> Model:
+    """Return the `Model` that --init_from names, with an ELMo mix if one is given; options get its `sizes`."""
+    for name in (*sizes, "word_dict_path", "label_dict_path"):
         if name in given:
             raise OptionError(f"--{name} does not go with --init_from, which brings its own")
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
@@ -174,12 +164,12 @@ def init_model(options, given):
     else:
         found = checkpoint.load(checkpoint.resolve(options.init_from))
         model = tagging.restore(found, dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout), **rates)
-    for name in SIZES:
+    for name in sizes:
         setattr(options, name, model.tagger.config[name])
     return model._replace(text=model.text.for_other_lines())
 
 
-def restore_model(options, given, found):
+def restore_model(options: argparse.Namespace, given: List[str], found: Checkpoint) -> Model:
     """Return the `Model` of a checkpoint; the biLM, vocabularies, tags and table are the checkpoint's own."""
     if "label_dict_path" in given and read_tags(options.label_dict_path) != found.info["tags"]:
         raise OptionError(f"{options.label_dict_path} is not the tag set of {found.path}; leave it out")
@@ -188,7 +178,9 @@ def restore_model(options, given, found):
     return tagging.restore(found, elmo, **rates)
 
 
-def with_layers(model, sentences, encoded, options, name):
+def with_layers(
+    model: Model, sentences: List[Sentence], encoded: Encoded, options: argparse.Namespace, name: str
+) -> Text:
     """Return a `Text`; computes the ELMo layers of all its sentences."""
     layers = None
     if encoded.elmo is not None and options.elmo_cache != "off":
@@ -197,20 +189,25 @@ def with_layers(model, sentences, encoded, options, name):
     return Text(sentences, encoded, layers)
 
 
-def rare_words(model, encoded):
+def rare_words(model: Model, encoded: Encoded) -> np.ndarray:
     """Return which words are sometimes read as the unknown one: those seen once, if the words come from these lines."""
     if model.text.weight is None:
         return np.zeros(model.text.size, dtype=bool)
     return np.bincount(np.concatenate(encoded.words), minlength=model.text.size) == 1
 
 
-def set_up(options, given):
+def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Tuple[Task, task.Progress]:
     """Make everything a run needs; return the `Task` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
-    found = checkpoint_to_resume(options, given)
+    check = partial(task.check, entry="tags", kind=list)
+    found = session.checkpoint_to_resume(parser, options, given, "model_save_dir", check)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
-    model = restore_model(options, given, found) if found else init_model(options, given) if options.init_from else None
+    model = None
+    if found:
+        model = restore_model(options, given, found)
+    elif options.init_from:
+        model = init_model(options, given, parser.names(FIXED))
     tags = model.text.tags if model else read_tags(options.label_dict_path)
     if model:
         lines = read_training_lines(options, model.text.typed, model.text.kinds)
@@ -226,10 +223,9 @@ def set_up(options, given):
     dev = read_held_out(options, options.dev_data, model.text) if options.dev_data else None
     log = None
     if dist.get_rank() == 0:
-        hparams = {name: getattr(options, name) for name in HPARAMS}
-        hparams.update(elmo=tagger.encoder is not None, train_lines=len(sentences))
+        hparams = dict(parser.compared(options), elmo=tagger.encoder is not None, train_lines=len(sentences))
         compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
-        log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
+        log = MetricsLog(Path(options.model_save_dir) / "log", progress.step, hparams, compared)
     encoded = tagging.encode(model, [sentence.words for sentence in sentences])
     training = Task(
         options=options,
@@ -259,10 +255,11 @@ def set_up(options, given):
     return training._replace(cost=cost, evaluate=evaluate), progress
 
 
-def run(arguments):
+def run(arguments: List[str]) -> None:
     """Train by flags, as from the command line; errors are raised."""
-    with task.only_run(make_parser(__doc__), RETIRED, arguments) as (options, given):
-        training, progress = set_up(options, given)
+    parser = make_parser(__doc__)
+    with task.only_run(parser, arguments) as (options, given):
+        training, progress = set_up(parser, options, given)
         task.train(training, progress)
         folder = task.report_end(training, progress) if training.log else None
         if folder and options.test_data:
@@ -271,7 +268,7 @@ def run(arguments):
             say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
 
 
-def main(arguments=None):
+def main(arguments: Optional[List[str]] = None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
     with command():
         run(sys.argv[1:] if arguments is None else arguments)

@@ -12,10 +12,10 @@ are, how many of these have no answer (`missing`: they score 0), and how many an
 import argparse
 import json
 import sys
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from elmo_chinese.command import command
-from elmo_chinese.options import Parser
+from elmo_chinese.flags import Parser
 from elmo_chinese.text import InputError
 
 from mrc.questions import read
@@ -23,14 +23,25 @@ from mrc.records import lines_of, parse
 from mrc.scores import score
 
 
+def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """Return an object of JSON; `ValueError` if it has a name twice, of which `json` would drop one."""
+    found: Dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"there are two answers to {name}")
+        found[name] = value
+    return found
+
+
 def read_predictions(path: str) -> Dict[str, str]:
     """Return the answers of a file, by id.
 
     Raises:
-        InputError: it is no JSON object of strings.
+        InputError: it is no JSON object of strings, or has an id twice.
     """
+    text = "\n".join(lines_of(path))
     try:
-        found = parse("\n".join(lines_of(path)))
+        found = parse(text, object_pairs_hook=_once)
     except ValueError as error:
         raise InputError(f"{path}: {error}")
     if not isinstance(found, dict):

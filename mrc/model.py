@@ -93,7 +93,8 @@ def build_vocabulary(groups: Iterable[Group], min_count: int) -> Vocabulary:
             counts.update(map(key, text.words))
     specials = [START, END, UNKNOWN]
     words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
-    return vocabulary_from(specials + [word for word in words if word.strip() and word not in specials])
+    # A segmented file may have white space within words, which no line of a vocabulary can hold.
+    return vocabulary_from(specials + [word for word in words if word.split() == [word] and word not in specials])
 
 
 def _sentences(text: Text, vocabulary: Vocabulary) -> List[np.ndarray]:
@@ -249,11 +250,6 @@ def model_state(model: Model) -> Dict[str, np.ndarray]:
     return {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
 
 
-def kind_of(found: checkpoint.Checkpoint) -> str:
-    """Return what a checkpoint is that is none of a reader."""
-    return "a tagger" if "tags" in found.info else "a language model"
-
-
 def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
     """Make a model from a checkpoint.
 
@@ -264,8 +260,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         CheckpointError: it is none of a reader, or its parts do not belong together.
     """
     info = found.info
-    if "limits" not in info:
-        raise CheckpointError(f"{found.path} is {kind_of(found)}, not a reader; mrc.train makes one")
+    checkpoint.check_kind(found, "limits")
     try:
         limits, elmo_vocabulary = Limits(**info["limits"]), None
         vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)

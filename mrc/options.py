@@ -1,40 +1,31 @@
 """The flags of `mrc.train`."""
 
-import argparse
-
 from elmo_chinese import task_options
-from elmo_chinese.options import flag_group, make_help, positive_int, seed, share
+from elmo_chinese.flags import FIXED, OWN, TrainingParser, positive_int, seed, share
 
 from mrc.network import VECTORS
 from mrc.scores import QuestionScores
 
-# What makes the network; a checkpoint only fits the same.
-SIZES = ("word_emb_dim", "hidden_size", "elmo_vectors")
-# What VisualDL compares runs by, besides whether there is ELMo and the number of questions.
-HPARAMS = (*SIZES, *task_options.HPARAMS, "dropout", "min_count", "max_passage_len")
-# What a checkpoint brings along, or does not depend on.
-OWN = (*task_options.OWN, "min_count", "max_passage_len", "max_question_len", "max_answer_len")
 
-
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> TrainingParser:
     """Return the parser; `description` is the head of its help."""
-    parser = make_help("mrc.train", description)
+    parser = TrainingParser("mrc.train", description)
     files = dict(nargs="+", metavar="PATH")
 
-    flag = flag_group(parser, "data")
+    flag = parser.group("data")
     flag("--train_data", str, [], "questions in SQuAD's or DuReader's form: files, folders or glob patterns", **files)
     flag("--dev_data", str, [], "held-out questions that decide which model is kept; none: the last", **files)
     flag("--test_data", str, [], "questions to score the kept model on at the end", **files)
     flag("--on_bad_line", str, "error", "what to do with what cannot be used", choices=["error", "skip"])
-    flag("--min_count", positive_int, 2, "rarer words of the training texts are read as <UNK>")
-    flag("--max_passage_len", positive_int, 500, "words of a passage that are read")
-    flag("--max_question_len", positive_int, 60, "words of a question that are read")
-    flag("--max_answer_len", positive_int, 200, "words of an answer at the most")
-    flag("--random_seed", seed, 0, "seed of initial weights, order of the questions, and dropout")
+    flag("--min_count", positive_int, 2, "rarer words of the training texts are read as <UNK>", OWN, compared=True)
+    flag("--max_passage_len", positive_int, 500, "words of a passage that are read", OWN, compared=True)
+    flag("--max_question_len", positive_int, 60, "words of a question that are read", OWN)
+    flag("--max_answer_len", positive_int, 200, "words of an answer at the most", OWN)
+    flag("--random_seed", seed, 0, "seed of initial weights, order of the questions, and dropout", compared=True)
 
     task_options.add_elmo(parser, "reader", 0.4, "the ELMo vectors")
 
-    flag = flag_group(parser, "network (a checkpoint fits only the same)")
+    flag = parser.group("network (a checkpoint fits only the same)", resume=FIXED, compared=True)
     flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
     flag("--hidden_size", positive_int, 64, "size of a GRU; there are two in each of four blocks")
     flag("--elmo_vectors", str, "mix", "what of the biLM is joined to the word embedding: the trained mix of its "

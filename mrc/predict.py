@@ -20,14 +20,14 @@ import sys
 from typing import Dict, List, Optional
 
 from elmo_chinese.command import command
-from elmo_chinese.options import OptionError, Parser, positive_int
+from elmo_chinese.flags import OptionError, Parser, positive_int
 from elmo_chinese.text import read_stdin
 
 import paddle
 
 from mrc import model as reading
 from mrc.model import Answer, Model
-from mrc.questions import asked, read
+from mrc.questions import Found, asked, read, remarks
 
 
 def as_json(answer: Answer, **more: str) -> str:
@@ -36,10 +36,18 @@ def as_json(answer: Answer, **more: str) -> str:
     return json.dumps({**more, **fields}, ensure_ascii=False)
 
 
+def report(found: Found) -> None:
+    """Say what was skipped or cut."""
+    for text in remarks(found):
+        print(f"warning: {text}", file=sys.stderr)
+
+
 def answer_typed(model: Model, question: str, texts: List[str], form: str) -> None:
     """Print the answer of one question."""
     texts = texts or ["\n".join(line for block in read_stdin() for line in block)]
-    (answer,) = reading.predict(model, [asked(question, texts, model.limits)]).values()
+    found = asked(question, texts, model.limits)
+    report(found)
+    (answer,) = reading.predict(model, found.groups).values()
     if form == "json":
         print(as_json(answer))
     else:
@@ -50,11 +58,7 @@ def answer_typed(model: Model, question: str, texts: List[str], form: str) -> No
 def answer_files(model: Model, options: argparse.Namespace) -> None:
     """Print the answers of the questions of files."""
     found = read(options.data, model.limits, on_bad_line=options.on_bad_line)
-    if found.problems:
-        print(f"warning: {len(found.problems)} questions skipped, the first: {found.problems[0]}", file=sys.stderr)
-    for what, number in found.counts.items():
-        if number:
-            print(f"{number} {what}", file=sys.stderr)
+    report(found)
     answers: Dict[str, Answer] = reading.predict(model, found.groups)
     if options.format == "json":
         for name, answer in answers.items():

@@ -105,39 +105,46 @@ def read(
     found = Found([], [], Counter())
     seen: Dict[str, None] = {}
     for path in find_files(paths):
-        before = len(found.groups)
+        before, known = len(found.groups), len(found.problems)
 
         def bad(where: str, error: ValueError, path=path) -> None:
+            # An id may be what cannot be printed.
+            problem = f"{path}: {where}: {error}".encode("utf-8", "backslashreplace").decode("utf-8")
             if on_bad_line == "error":
-                raise InputError(f"{path}: {where}: {error} (--on_bad_line skip leaves it out)")
-            found.problems.append(f"{path}: {where}: {error}")
+                raise InputError(f"{problem} (--on_bad_line skip leaves it out)")
+            found.problems.append(problem)
 
         how = (limits, to_train_on, found.counts, seen, bad)
         found.groups.extend(_dureader(path, *how) if _is_dureader(path) else _squad(path, *how))
         if len(found.groups) == before:
-            first = f"; the first problem: {found.problems[-1]}" if found.problems else ""
-            counted = "".join(f"; {number} {what}" for what, number in found.counts.items())
+            first = f"; the first problem: {found.problems[known]}" if found.problems[known:] else ""
+            counted = "".join(f"; {number} {what}" for what, number in (+found.counts).items())
             raise InputError(f"{path}: no usable question in it{first}{counted}")
     return found
 
 
-def asked(question: str, texts: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> Group:
-    """Return a question asked of texts; those without a word are left out.
+def asked(question: str, texts: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> Found:
+    """Return a question asked of texts, as what was read; those without a word are left out.
 
     Raises:
         InputError: there is no word in the question, or in any text.
     """
+    counts: Counter = Counter()
     try:
-        text = _question_text(cut(sound(question)), limits, Counter())
+        text = _question_text(cut(sound(question)), limits, counts)
         cuts = [cut(sound(one)) for one in texts]
     except ValueError as error:
         raise InputError(str(error))
-    documents = [number for number, one in enumerate(cuts) if one.words]
-    if not documents:
+    there = [(number, one) for number, one in enumerate(cuts) if one.words]
+    if not there:
         raise InputError("there is no text that could answer the question")
-    return Group(
-        [limit(cuts[number], limits.passage) for number in documents], [Question("", text, None, [])], documents
-    )
+    return Found([_group(there, Question("", text, None, []), limits, counts)], [], counts)
+
+
+def remarks(found: Found) -> List[str]:
+    """Return what is to be said of what was read: what was skipped, and what there is of what is counted."""
+    skipped = [f"{len(found.problems)} entries skipped, the first: {found.problems[0]}"] if found.problems else []
+    return skipped + [f"{number} {what}" for what, number in (+found.counts).items()]
 
 
 def _is_dureader(path: Path) -> bool:
@@ -335,7 +342,8 @@ def _given_span(record, there, wanted) -> Tuple[List[Tuple[int, Text]], Optional
 def _found_span(documents, there, wanted, answers) -> Tuple[List[Tuple[int, Text]], Optional[Gold]]:
     """Return the paragraph of each document that is nearest to an answer, and the best span in a selected one.
 
-    As Baidu prepared the data: the answer is looked for in the documents that people selected (all, if none).
+    As Baidu prepared the data: the answer is looked for in the documents that people selected (all, if none). But of
+    paragraphs as near as each other Baidu's files name the last one; here it is the shorter one, as in prediction.
     """
     answers = [words for words in answers if words]
     if not answers:

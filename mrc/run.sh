@@ -3,7 +3,7 @@
 #     sh mrc/run.sh [flags of mrc.train]
 #
 # ELMO=checkpoints/step_00001000 (or a Fluid folder, with --elmo_dict_dir) names another biLM, ELMO= none: the
-# baseline. A stopped or killed run is gone on with by the same command. CPU_NUM=2 trains with two processes.
+# baseline. A stopped or killed run is resumed by the same command. CPU_NUM=2 trains with two processes.
 set -eu
 cd "$(dirname "$0")/.."
 . ./setup.sh

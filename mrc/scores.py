@@ -9,7 +9,8 @@ F1         as CMRC 2018 has it: lower case, the marks of `DROPPED` left out, a C
            and so does a run of others up to white space. Precision and recall come from the longest common run of
            pieces. The best over the references, mean over the questions. (CMRC 2018's own script takes the runs
            apart with NLTK, which also parts them at ASCII signs, brackets and quotes, and English contractions.)
-EM         as CMRC 2018 has it: 1 if the answer is a reference to the character, after lower-casing and `DROPPED`.
+EM         as CMRC 2018 has it: 1 if the answer is a reference to the character, after lower-casing and `DROPPED`; no
+           answer, or white space, is never right.
 
 Questions without a reference that is more than white space are left out.
 """
@@ -90,8 +91,9 @@ def cmrc_f1(answer: str, references: Sequence[str]) -> float:
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
     """Return whether an answer is one of the references; see above."""
+    given = bool(answer.strip())
     answer, *references = (text.lower().strip().translate(DROPPED) for text in [answer, *references])
-    return float(answer in references)
+    return float(given and answer in references)
 
 
 def question_scores(answer: str, references: Sequence[str]) -> QuestionScores:

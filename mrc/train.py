@@ -3,7 +3,7 @@
     sh mrc/run.sh                                 # with ELMo from the checkpoint of `sh run.sh`, data of the project
     python -m mrc.train --train_data mrc/data/train.json --dev_data mrc/data/dev.json \\
         --pretrain_elmo_model_path "checkpoints/$(cat checkpoints/latest)"  # without this flag: the baseline
-    python -m mrc.train … --load_dir auto         # go on after a kill
+    python -m mrc.train … --load_dir auto         # resume after a kill
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m mrc.train …  # two processes
 
 The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean
@@ -12,17 +12,18 @@ over its batches. The dev scores are those of `mrc/scores.py`; --score says whic
 Top to bottom: examples, cost and score, set-up. The loop is in `elmo_chinese/task.py`.
 """
 
+import argparse
 import hashlib
 import sys
+from functools import partial
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from elmo_chinese import checkpoint, session, task
-from elmo_chinese.checkpoint import CheckpointError
+from elmo_chinese import session, task
 from elmo_chinese.command import command
+from elmo_chinese.flags import FIXED, OptionError, TrainingParser
 from elmo_chinese.layers import LayerCache
 from elmo_chinese.metrics import CURVES, MetricsLog, say
-from elmo_chinese.options import OptionError
 from elmo_chinese.session import choose_device
 from elmo_chinese.task import Result, Task
 
@@ -33,14 +34,12 @@ from bilm import load_encoder
 from mrc import model as reading
 from mrc.model import Encoded, Model
 from mrc.network import Reader, costs, random_of
-from mrc.options import HPARAMS, OWN, SIZES, make_parser
-from mrc.questions import Group, Limits, read
+from mrc.options import make_parser
+from mrc.questions import Group, Limits, read, remarks
 from mrc.scores import describe
 
 # Records of this program besides those of "train".
 CURVES["epoch"] = ("loss", "rouge_l", "bleu_4", "f1", "em", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
-# What `checkpoint.json` must hold for a run to go on.
-INFO = {**task.INFO, "limits": dict}
 
 
 class Examples(NamedTuple):
@@ -51,7 +50,9 @@ class Examples(NamedTuple):
     layers: Optional[LayerCache]  # None without ELMo, or if they are to be computed anew
 
 
-def with_layers(model: Model, groups: List[Group], encoded: Encoded, options, name: str) -> Examples:
+def with_layers(
+    model: Model, groups: List[Group], encoded: Encoded, options: argparse.Namespace, name: str
+) -> Examples:
     """Return `Examples`; computes the ELMo layers of all texts."""
     layers = None
     if encoded.elmo is not None and options.elmo_cache != "off":
@@ -60,7 +61,7 @@ def with_layers(model: Model, groups: List[Group], encoded: Encoded, options, na
     return Examples(groups, encoded, layers)
 
 
-def make_cost(model: Model, train: Examples, seed: int):
+def make_cost(model: Model, train: Examples, seed: int) -> Callable:
     """Return `Task.cost`: an example is a group."""
     encoded = train.encoded
     golds = [[question.gold for question in group.questions] for group in train.groups]
@@ -86,7 +87,7 @@ def make_cost(model: Model, train: Examples, seed: int):
     return cost
 
 
-def make_evaluate(model: Model, dev: Examples, which: str):
+def make_evaluate(model: Model, dev: Examples, which: str) -> Callable[[], Result]:
     """Return `Task.evaluate`; the processes share the work."""
 
     def evaluate():
@@ -114,45 +115,32 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
     """Return the groups of files; say what is left out, cut, or found elsewhere."""
     found = read(paths, limits, to_train_on, options.on_bad_line)
     if dist.get_rank() == 0:
-        if found.problems:
-            say(f"warning: {len(found.problems)} questions skipped, the first: {found.problems[0]}")
-        for what, number in found.counts.items():
-            if number:
-                say(f"{'train' if to_train_on else 'held out'}: {number} {what}")
+        for text in remarks(found):
+            say(f"{'train' if to_train_on else 'held out'}: {text}")
     groups = reading.split_groups(found.groups)
     if not to_train_on and not any(question.references for group in groups for question in group.questions):
         raise OptionError(f"{paths[0]}: no question has an answer to score against; mrc.predict answers questions")
     return groups
 
 
-def checkpoint_to_resume(options, given):
-    """Return the checkpoint to go on from, or None; take over its flags."""
-    found = session.find_checkpoint(options.load_dir, Path(options.model_save_dir), "--model_save_dir")
-    if found:
-        if "limits" not in found.info:
-            raise CheckpointError(f"{found.path} is {reading.kind_of(found)}; mrc.train goes on from readers only")
-        checkpoint.check_info(found, INFO)
-        session.take_flags(found, make_parser(""), options, given, SIZES, OWN)
-    return found
-
-
-def make_model(options, groups: List[Group], limits: Limits) -> Model:
-    """Return a freshly initialised `Model` for groups to train on."""
+def make_model(options: argparse.Namespace, sizes: List[str], groups: List[Group], limits: Limits) -> Model:
+    """Return a freshly initialised `Model` for groups to train on; `sizes` are the flags that make the network."""
     vocabulary = reading.build_vocabulary(groups, options.min_count)
     encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=0, layer_norm=True)
     # After the biLM: its initial numbers must not shift those of the reader, which is to be compared without it.
     paddle.seed(options.random_seed)
-    sizes = {name: getattr(options, name) for name in SIZES}
+    shape = {name: getattr(options, name) for name in sizes}
     reader = Reader(
-        vocabulary.size, **sizes, dropout=options.dropout, elmo_dropout=options.elmo_dropout, encoder=encoder
+        vocabulary.size, **shape, dropout=options.dropout, elmo_dropout=options.elmo_dropout, encoder=encoder
     )
     return Model(reader, vocabulary, elmo_vocabulary, limits)
 
 
-def set_up(options, given):
+def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Tuple[Task, task.Progress]:
     """Make everything a run needs; return the `Task` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
-    found = checkpoint_to_resume(options, given)
+    check = partial(task.check, entry="limits", kind=dict)
+    found = session.checkpoint_to_resume(parser, options, given, "model_save_dir", check)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
     if found:
@@ -162,7 +150,7 @@ def set_up(options, given):
     else:
         limits = Limits(options.max_passage_len, options.max_question_len, options.max_answer_len)
         groups = read_groups(options, options.train_data, limits, to_train_on=True)
-        model = make_model(options, groups, limits)
+        model = make_model(options, parser.names(FIXED), groups, limits)
     dev = read_groups(options, options.dev_data, model.limits) if options.dev_data else None
     reader, digest = model.reader, fingerprint(groups)
     reader.train()
@@ -171,10 +159,9 @@ def set_up(options, given):
     questions = sum(len(group.questions) for group in groups)
     log = None
     if dist.get_rank() == 0:
-        hparams = {name: getattr(options, name) for name in HPARAMS}
-        hparams.update(elmo=reader.encoder is not None, questions=questions)
+        hparams = dict(parser.compared(options), elmo=reader.encoder is not None, questions=questions)
         compared = ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"]
-        log = MetricsLog(Path(options.model_save_dir) / "log", progress["step"], hparams, compared)
+        log = MetricsLog(Path(options.model_save_dir) / "log", progress.step, hparams, compared)
     encoded = reading.encode(model, groups)
     batch_size = max(1, round(options.batch_size * len(groups) / questions))
     training = Task(
@@ -208,8 +195,9 @@ def set_up(options, given):
 
 def run(arguments: List[str]) -> None:
     """Train by flags, as from the command line; errors are raised."""
-    with task.only_run(make_parser(__doc__), {}, arguments) as (options, given):
-        training, progress = set_up(options, given)
+    parser = make_parser(__doc__)
+    with task.only_run(parser, arguments) as (options, given):
+        training, progress = set_up(parser, options, given)
         task.train(training, progress)
         folder = task.report_end(training, progress) if training.log else None
         if folder and options.test_data:

@@ -59,10 +59,52 @@ def test_gpu_libraries_get_the_names_that_paddle_opens(tmp_path):
     assert links["libcudnn.so"] == f"{nvidia}/cudnn/lib/libcudnn.so.8"
     assert links["libcublasLt.so"] == f"{nvidia}/cublas/lib/libcublasLt.so.11"
     assert links["libcuda.so"] == "/driver/libcuda.so.1" and len(links) == 12
-    stub(tmp_path / "ldconfig", "echo libcublas.so.11; echo libcudnn.so.8\n")
-    finished = shell(script, LD_LIBRARY_PATH="/mine", **environment)
-    assert "using the CUDA 11 and cuDNN 8 of this system" in finished.stdout
-    assert finished.stdout.strip().endswith("/mine") and ".cuda_links" not in finished.stdout
+    # A name of the system is taken where Paddle's bare one is there, too; the others are still linked.
+    there = "libcublas.so.11 libcublas.so libcudnn.so.8 libnccl.so"
+    stub(tmp_path / "ldconfig", f"for name in {there}; do printf '\\t%s (libc6) => /lib/x\\n' $name; done\n")
+    shell(script, LD_LIBRARY_PATH="/mine", **environment)
+    links = {path.name: os.readlink(path) for path in (tmp_path / ".cuda_links").iterdir()}
+    assert "libcublas.so" not in links and links["libcudnn.so"].endswith("libcudnn.so.8") and "libnccl.so" in links
+
+
+@pytest.mark.parametrize("version, lacks, used", [
+    ("2.6.1", "", True), ("2.6.2.post117", "", True), ("3.3.1", "", True), ("2.5.2", "", False), ("", "", False),
+    ("3.3.1", "visualdl", False),
+])  # fmt: skip
+def test_a_paddle_for_gpus_of_ones_own_is_used_as_it_is(tmp_path, version, lacks, used):
+    """Metadata of packages is all that is looked at, so some of it is enough."""
+    packages = {"paddlepaddle-gpu": version, "numpy": "2.0", "jieba": "0.42.1", "visualdl": "2.5.3"}
+    for name, its in packages.items():
+        folder = tmp_path / "site" / f"{name.replace('-', '_')}-{its}.dist-info"
+        if its and name != lacks:
+            folder.mkdir(parents=True)
+            (folder / "METADATA").write_text(f"Name: {name}\nVersion: {its}\n", encoding="utf-8")
+    stub(tmp_path / "nvidia-smi", "echo 'GPU 0: a card'\n")
+    # -S keeps the packages of this environment out; pip is only written down.
+    real = f"PYTHONPATH={tmp_path}/site exec {sys.executable} -S"
+    cases = f'"-m pip "*) echo asked "$@" ;; "-m venv "*) mkdir -p $4/bin; cp $0 $4/bin/python ;; *) {real} "$@" ;;'
+    python = stub(tmp_path / "python", f'case "$*" in {cases} esac\n')
+    script = f"cp setup.sh requirements*.txt {tmp_path}; cd {tmp_path}; . ./setup.sh; echo $PYTHON"
+    finished = shell(script, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="")
+    assert (f"using paddlepaddle-gpu {version} of {python} as it is" in finished.stdout) == used, finished.stderr
+    assert (finished.stdout.splitlines()[-1] == str(python)) == used
+    assert (tmp_path / ".cuda_links").exists() != used and (tmp_path / ".venv").exists() != used
+    assert bool(lacks) == ("-m pip install visualdl" in finished.stderr)
+
+
+@pytest.mark.parametrize("cards, visible, refused", [
+    ("0, 8.9", None, False), ("0, 6.1\n1, 9.0", None, "card 1 has compute capability 9.0"), ("0, 6.0", None, "card 0"),
+    ("0, 8.6\n1, 12.0", "0", False), ("0, 8.6\n1, 12.0", " 0, 1", "card 1 has compute capability 12.0"),
+    ("[N/A], [N/A]", None, False), ("0, 9.0", "", False),
+])  # fmt: skip
+def test_a_card_that_the_wheel_has_no_kernels_for_is_refused(tmp_path, cards, visible, refused):
+    stub(tmp_path / "nvidia-smi", f"case $1 in -L) echo 'GPU 0: a card' ;; *) printf '{cards}\\n' ;; esac\n")
+    python = stub(tmp_path / "python", f'case "$*" in *purelib*) echo {tmp_path}/site ;; *) exit 0 ;; esac\n')
+    script = f"cp setup.sh {tmp_path}; cd {tmp_path}; . ./setup.sh; echo made"
+    more = {} if visible is None else dict(CUDA_VISIBLE_DEVICES=visible)
+    finished = shell(script, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(python), PADDLE="", **more)
+    assert (finished.returncode == 0) == (not refused) and ("made" in finished.stdout) == (not refused)
+    assert not refused or refused in finished.stderr
 
 
 def test_another_paddle_has_an_environment_of_its_own(tmp_path):
@@ -144,7 +186,7 @@ def test_run_sh_trains_stops_with_exit_code_0_and_goes_on(tmp_path, number):
     assert process.returncode == 0, printed
     assert "training a small model on CPU" in printed.splitlines()[0] and "asked to stop: saved step" in printed
     finished = subprocess.run([*command, "--max_epoch", "1", "--log_interval", "1"], stderr=subprocess.PIPE, **more)
-    assert "going on from" in finished.stdout and finished.returncode == 0
+    assert "resuming from" in finished.stdout and finished.returncode == 0
 
 
 def stand_in(tmp_path, launcher, gpu=0):

@@ -236,7 +236,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, tmp_path, proce
     killed.communicate()  # with the launcher, which is what was killed of two, end its processes
     assert last(tmp_path / "killed").info["step"] < last(tmp_path / "whole").info["step"]
     printed = finish(go("killed"))
-    assert re.search(r"going on from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
+    assert re.search(r"resuming from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -248,10 +248,32 @@ def test_asked_to_stop_saves_says_how_to_go_on_and_loses_nothing(small, tmp_path
     process = start([*arguments, "--para_save_dir", tmp_path / "stopped"])
     wait_for(lambda: log.exists() and log.stat().st_size > 0, process)
     process.send_signal(number)
-    assert re.search(r"asked to stop: saved step \d+; go on with .*--load_dir auto", finish(process))
+    assert re.search(r"asked to stop: saved step \d+; resume with .*--load_dir auto", finish(process))
     finish(start([*arguments, "--para_save_dir", tmp_path / "stopped"]))
     finish(whole)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("interval", ["5", "1000"])  # inside the run, and at its last step
+@pytest.mark.parametrize("batches", [0, 2])
+def test_a_stop_is_heard_within_an_evaluation_and_loses_nothing(
+    small, tmp_path, monkeypatch, capsys, interval, batches
+):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--dev_interval", interval, "--para_save_dir"]
+    train.main([*run, str(tmp_path / "whole")])
+    whole, stopped = train.evaluate, tmp_path / "stopped"
+
+    def asked_within(model, reader, unknown, asked):
+        passed = iter(range(1000))
+        monkeypatch.setattr(train, "evaluate", whole)
+        return whole(model, reader, unknown, lambda: next(passed) >= batches)
+
+    monkeypatch.setattr(train, "evaluate", asked_within)
+    train.main([*run, str(stopped)])
+    assert "asked to stop: saved step" in capsys.readouterr().out.splitlines()[-4]
+    assert last(stopped).info["dev"] is None and not [one for one in figures(stopped) if one["kind"] == "dev"]
+    train.main([*run, str(stopped), "--load_dir", "auto"])
+    assert_same_run(tmp_path / "whole", stopped)
 
 
 def test_resuming_takes_saved_flags_and_the_command_line_wins(small, tmp_path, capsys):
@@ -492,7 +514,7 @@ def finished(small, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ([], "already holds checkpoints; go on from them with --load_dir auto, or choose another"),
+        ([], "already holds checkpoints; resume them with --load_dir auto, or choose another"),
         (["--load_dir", "auto", "--hidden_size", "16"], "--hidden_size is 16, but the checkpoint's is 12"),
         (["--load_dir", "auto", "--optim", "adam"], "--optim is adam, but the checkpoint's is adagrad"),
         (["--load_dir", "auto", "--batch_size", "6"], "global batch of 8 rows, now it is 6"),

@@ -139,7 +139,7 @@ def documents(
 
 
 def _refuse(problem: str) -> None:
-    raise InputError(problem)
+    raise InputError(f"{problem} (--on_bad_record skip leaves such records out)")
 
 
 def is_held_out(lines: Iterable[str], dev_fraction: float) -> bool:

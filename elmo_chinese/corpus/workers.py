@@ -47,7 +47,7 @@ def in_order(function: Callable, tasks: Iterable[Tuple[Any, Any]], workers: int)
                 key, future = waiting.popleft()
                 yield key, future.result()
         except BrokenProcessPool:
-            raise InputError("a worker process ended (killed? no memory?); start the same command again to go on")
+            raise InputError("a worker process ended (killed? no memory?); start the same command again to resume")
         finally:
             for _, future in waiting:
                 future.cancel()

@@ -316,7 +316,7 @@ def test_a_cut_connection_is_gone_on_from_where_it_was_cut(tmp_path, content, ca
         assert is_the_model(local_folder(address, tmp_path / "cache"))
     assert asked == [None, "bytes=70000-", "bytes=130001-"]
     printed = capsys.readouterr().out
-    assert f"70,000 of {len(content):,} bytes came; trying again" in printed and "going on from 0.1 MB" in printed
+    assert f"70,000 of {len(content):,} bytes came; trying again" in printed and "resuming from 0.1 MB" in printed
 
 
 def test_killed_between_two_versions_of_the_file_they_are_not_spliced(tmp_path, content, monkeypatch):

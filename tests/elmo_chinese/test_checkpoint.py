@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Optional
 
 from elmo_chinese import checkpoint, files
 from elmo_chinese.checkpoint import CheckpointError, Score
@@ -263,19 +265,31 @@ def forged(folder, **info):
     "info, message",
     [
         ({"progress": {"step": 3, "best": 1}}, "step is None"),
-        ({"step": 3, "progress": 3}, "progress/step is None"),
+        ({"step": 3, "progress": 3}, "progress is 3"),
+        ({"step": 3, "progress": {"best": 1}}, "step is None"),
         ({"step": True, "progress": {"step": 3}}, "step is True"),
         ({"step": -3, "progress": {"step": -3}}, "step is -3"),
-        ({"step": 3, "progress": {"step": 3, "best": "1"}}, "progress/best is '1'"),
+        ({"step": 3, "progress": {"step": 3, "best": "1"}}, "best is '1'"),
+        ({"step": 3, "progress": {"step": 3, "best": float("nan")}}, "best is nan"),
         ({"step": 3, "progress": {"step": 4, "best": 1}}, "two different steps"),
     ],
 )
 def test_what_a_checkpoint_says_of_itself_is_looked_at(tmp_path, info, message):
-    kinds = {"step": int, "progress/step": int, "progress/best": (float, type(None))}
+    def look(found):
+        checkpoint.check_info(found, {"step": int})
+        return checkpoint.progress_of(found, Progress)
+
     folder = save(tmp_path, 3)
-    checkpoint.check_info(forged(folder, step=3, progress={"step": 3, "best": None}), kinds)
+    assert look(forged(folder, step=3, progress={"step": 3, "best": None, "more": 1})) == Progress(3, None)
+    assert look(forged(folder, step=3, progress={"step": 3, "best": 2})) == Progress(3, 2.0)
     with pytest.raises(CheckpointError, match=f"checkpoint.json: {message}"):
-        checkpoint.check_info(forged(folder, **info), kinds)
+        look(forged(folder, **info))
+
+
+@dataclass
+class Progress:
+    step: int
+    best: Optional[float]
 
 
 def test_a_compressed_or_wrong_state_is_refused(tmp_path):

@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 from elmo_chinese.command import command
 from elmo_chinese.metrics import say
-from elmo_chinese.options import Parser
+from elmo_chinese.flags import Parser
 from elmo_chinese.text import read_stdin
 prints_result, path = sys.argv[1] == "result", sys.argv[2]
 Parser().parse_args([])

@@ -93,6 +93,7 @@ def test_what_is_cut_or_of_no_form_is_named(tmp_path, text, message):
 def test_one_bad_record_can_be_left_out(tmp_path):
     lines = ['{"text": "一。"}', '{"text": null}', "{", '{"text": "二。"}']
     (tmp_path / "a.json").write_text("\n".join(lines), encoding="utf-8")
+    assert "--on_bad_record skip leaves" in check_file(str(tmp_path / "a.json"), "text")["error"]
     known = check_file(str(tmp_path / "a.json"), "text", skip_records=True)
     assert known["documents"] == 2 and known["bad_records"][1] == 2 and "line 2" in known["bad_records"][0]
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from elmo_chinese import kernels
-from elmo_chinese.options import OptionError
+from elmo_chinese.flags import OptionError
 from elmo_chinese.pretrained import PretrainedError
 from elmo_chinese.text import InputError
 

@@ -92,6 +92,12 @@ def test_words_are_looked_up_in_half_width_and_lower_case():
     assert vocabulary.words[3:] == ["abc", "公司"]
 
 
+def test_words_with_white_space_in_them_are_in_no_vocabulary():
+    words = ["长 江", "黄\n河", "", " ", "泰山", "\u3000泰山", "<UNK>"]
+    texts = [Group([segmented(words)], [Question("1", segmented(["泰山"]), None, [])], [0])]
+    assert reading.build_vocabulary(texts, min_count=1).words == ["<S>", "</S>", "<UNK>", "泰山", "<unk>"]
+
+
 def save(folder, one, **more):
     info = {"step": 1, **reading.model_info(one), **more}
     return checkpoint.save(
@@ -111,8 +117,8 @@ def test_a_folder_holds_everything_it_needs(tmp_path, elmo):
 @pytest.mark.parametrize(
     "info, message",
     [
-        ({"tags": ["n"], "limits": None}, "is a tagger, not a reader; mrc.train makes one"),
-        ({"limits": None}, "is a language model, not a reader"),
+        ({"tags": ["n"], "limits": None}, "is a tagger, not a reader"),
+        ({"rows": 4, "limits": None}, "is a language model, not a reader"),
         ({"limits": {"passage": 0, "question": 1, "answer": 1}}, "does not fit the other files"),
         ({"limits": {"passage": 1}, "model": 3}, "does not fit the other files"),
         ({"elmo": None}, "does not belong together with the rest"),

@@ -15,7 +15,6 @@ from conftest import GOLDEN, LM, largest_difference, run_python
 import mrc.train
 from mrc import model as reading
 from mrc import predict
-from mrc.options import OWN, make_parser
 from mrc.questions import read
 
 PLACES = ["长江", "黄河", "珠江", "淮河", "泰山", "黄山", "北京", "上海"]
@@ -171,6 +170,11 @@ def test_typed_questions_and_files_are_answered(trained, files, tmp_path, capsys
     assert answers == {name: answer.text for name, answer in reading.predict(model, groups).items()}
 
 
+def test_what_is_cut_is_said(trained, capsys):
+    predict.main(["--model", str(trained), "--question", "长江的号码是多少", "--text", "长江的号码是12。" * 100])
+    assert "1 passages cut at --max_passage_len" in capsys.readouterr().err
+
+
 def test_a_text_may_come_through_a_pipe(trained):
     command = ["-m", "mrc.predict", "--model", trained, "--question", "长江的号码是多少"]
     done = run_python(*command, input="长江的号码是12。\n黄河的号码是13。\n")
@@ -200,7 +204,7 @@ def test_what_cannot_be_answered(trained, capsys, flags, message):
         (["--hidden_size", "7", "--load_dir", "auto"], "--hidden_size is 7, but the checkpoint's is 6"),
         (["--dev_data", "nowhere"], "no file matches 'nowhere'"),
         (["--elmo_dict_dir", ""], "has no vocabulary in it: --elmo_dict_dir"),
-        ([], "already holds checkpoints; go on from them with --load_dir auto"),
+        ([], "already holds checkpoints; resume them with --load_dir auto"),
         (["--elmo_vectors", "all"], "invalid choice: 'all'"),
     ],
 )
@@ -228,9 +232,3 @@ def test_a_tagger_is_refused(files, tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(flags)
         assert stopped.value.code == 1 and "is a tagger" in capsys.readouterr().err
-
-
-def test_every_flag_of_a_checkpoint_is_known():
-    parser = make_parser("")
-    names = {action.dest for action in parser._actions}
-    assert set(OWN) <= names
