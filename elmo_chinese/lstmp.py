@@ -1,5 +1,6 @@
 """One LSTM layer with projection and clips: the inner loop of everything here."""
 
+from contextlib import suppress
 from typing import List, NamedTuple, Sequence, Tuple
 
 from elmo_chinese import kernels
@@ -63,8 +64,12 @@ _used_gates: Tensors = []
 
 
 def _new_gates(shape):
-    _used_gates[:] = [gates for gates in _used_gates if gates.shape == shape]
-    return _used_gates.pop() if _used_gates else paddle.empty(shape)
+    with suppress(IndexError):  # none is left
+        while True:
+            gates = _used_gates.pop()  # in one go: other threads may look for gates at the same time
+            if gates.shape == shape:
+                return gates
+    return paddle.empty(shape)
 
 
 def _steps_in_cpp(inputs, weights, hiddens, cells, clips, keep):

@@ -294,7 +294,7 @@ def train(task: Task, progress: Progress) -> None:
     if dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
         for parameter in task.network.trained_parameters():
             dist.broadcast(parameter, src=0)
-    epoch, stop, tokens = None, False, 0
+    epoch, stop, tokens = None, False, []  # of each step since the last line of figures, or since a resume
     while not over(task, progress) and not stop:
         step = progress.step
         number, place = divmod(step - task.first_step, task.steps_per_epoch)
@@ -314,10 +314,10 @@ def train(task: Task, progress: Progress) -> None:
         progress.examples += len(batch)
         progress.costs += cost
         progress.steps_since_epoch += 1
-        tokens += int(task.lengths[batch].sum())
+        tokens.append(int(task.lengths[batch].sum()))
         if progress.step % options.log_interval == 0:
-            log_step(task, progress, cost, tokens / options.log_interval, clock)
-            tokens = 0
+            log_step(task, progress, cost, float(np.mean(tokens)), clock)
+            tokens.clear()
         if place + 1 == task.steps_per_epoch or progress.step == task.total_steps:
             save_checkpoint(task, progress, finish_epoch(task, progress, clock))
         elif stop:

@@ -112,7 +112,7 @@ def predict_ids(
     network = model.tagger or model.exported
     in_cpp = network is not None and kernels.library() is not None
     if in_cpp and encoded.elmo is None:  # which makes its own batches
-        batches = [np.arange(len(found))]
+        batches = list(filter(len, (np.arange(first, len(found), world_size) for first in range(world_size))))
     else:
         batches = list(batches_by_length(encoded.lengths, MAX_TOKENS, MAX_SENTENCES))
     for batch in batches[rank::world_size]:

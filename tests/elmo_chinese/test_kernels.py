@@ -74,6 +74,29 @@ def test_lstm_steps_and_gradients_with_clips_biting(
         library.set_threads(before)
 
 
+def test_threads_that_train_at_once_have_their_own_gates(monkeypatch):
+    shape, meanwhile = [1, 2, 4], []
+
+    class Used:
+        """Gates at the look at which another thread has its turn."""
+
+        @property
+        def shape(self):
+            if not meanwhile:
+                meanwhile.append(None)
+                meanwhile.append(lstmp._new_gates(shape))
+            return shape
+
+    monkeypatch.setattr(lstmp, "_used_gates", [Used()])
+    mine = lstmp._new_gates(shape)
+    assert mine.shape == meanwhile[1].shape == shape and mine is not meanwhile[1]
+
+
+def test_used_gates_of_other_shapes_are_let_go(monkeypatch):
+    monkeypatch.setattr(lstmp, "_used_gates", [paddle.zeros([1, 2, 4]), paddle.zeros([3, 2, 4])])
+    assert lstmp._new_gates([1, 2, 4]).shape == [1, 2, 4] and not lstmp._used_gates
+
+
 def test_extreme_gates_saturate_and_nan_stays_visible(library):
     inputs, weights, hiddens, cells, _ = lstm_problem(1, 1, 2, 1, 1, 1.0)
     weights.projection_w[0] = paddle.ones([1, 1])

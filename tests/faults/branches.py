@@ -75,18 +75,22 @@ def perplexity_of(folder, text, cache):
     return train.evaluate(lm, dev, vocabulary.unknown)["perplexity"]
 
 
-def check_best(root, scores, texts, cache):
-    """Compare `best` with all scores on its text that are there, and with what its parameters are worth."""
+def check_best(root, before, scores, texts, cache):
+    """Compare `best` with all scores on its text that are there, and with what its parameters are worth.
+
+    Args:
+        before: the score of the best one before the last command. scores: those saved since.
+    """
     best = checkpoint.best_of(root)
     if best is None:
-        assert not scores and not any(map(checkpoint._score, root.glob("step_*")))
+        assert not before and not scores and not any(map(checkpoint._score, root.glob("step_*")))
         return
     checkpoint.verify(best)
     score = checkpoint._score(best)
     assert checkpoint.resolve(root) == best and (not scores or score.text == scores[-1].text)
     there = [score for score in map(checkpoint._score, root.glob("step_*")) if score]
-    values = [other.value for other in (*scores, *there) if other.text == score.text and not math.isnan(other.value)]
-    assert score.value >= max(values, default=-math.inf)
+    others = [other for other in (before, *scores, *there) if other and other.text == score.text]
+    assert score.value >= max((other.value for other in others if not math.isnan(other.value)), default=-math.inf)
     (text,) = [path for path, corpus in texts.items() if corpus == score.text]
     assert perplexity_of(best, text, cache) == pytest.approx(-score.value, rel=1e-5)
     assert len(list(root.glob("best_*"))) == 1
@@ -116,6 +120,7 @@ def test_best_is_the_best_that_is_still_there(tmp_path, capfd, monkeypatch, reco
         mine = [*SMALL, "--batch_size", "8", "--cache_dir", cache, "--para_save_dir", root]
         settled = True
         for _ in range(LENGTH):
+            before = checkpoint.best_of(root) and checkpoint._score(checkpoint.best_of(root))
             saved.clear()
             stop_after(draw.choice([None, None, 1, 2, 5]))
             if draw.random() < 0.15:
@@ -127,7 +132,7 @@ def test_best_is_the_best_that_is_still_there(tmp_path, capfd, monkeypatch, reco
             # A checkpoint whose saving failed stands there until the next one that is evaluated.
             settled = (settled or bool(saved)) and "No space left on device" not in errors
             if settled:
-                check_best(root, saved, texts, cache)
+                check_best(root, before, saved, texts, cache)
             ends[code] += 1
             tried += 1
     assert ends[0] > ends[1] > 0, ends

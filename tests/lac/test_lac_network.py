@@ -9,6 +9,7 @@ import pytest
 from conftest import GOLDEN, largest_difference
 
 from bilm import ElmoEncoder, StepRandom, load_encoder
+from lac import model as tagging
 from lac.network import Tagger
 
 LENGTHS = np.array([4, 1, 3])
@@ -196,3 +197,21 @@ def test_it_learns_what_a_neighbour_decides():
         optimizer.clear_grad()
         costs.append(float(cost))
     assert costs[-1] < 0.05 * costs[0]
+
+
+@pytest.mark.parametrize("elmo", [False, True])
+@pytest.mark.parametrize("world_size", [1, 3, 9])
+def test_the_processes_share_the_sentences(monkeypatch, world_size, elmo):
+    monkeypatch.setattr(tagging, "MAX_SENTENCES", 2)
+    paddle.seed(3)
+    tagger = Tagger(9, 4, 3, 2, 1, encoder=ElmoEncoder(9, 2, 3) if elmo else None)
+    tagger.output_b.set_value(paddle.to_tensor([-9.0, 1.0, 2.0, 3.0]))  # 0 is what others leave
+    tagger.eval()
+    ids = [np.arange(length) % 9 for length in (3, 1, 4, 1, 5, 9)]
+    encoded = tagging.Encoded(ids, ids if elmo else None, np.array([len(row) for row in ids]))
+    made = tagging.Model(tagging.decoder(tagger), None, None, tagger)
+    whole = tagging.predict_ids(made, encoded)
+    shares = [tagging.predict_ids(made, encoded, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert all(np.array_equal(sum(rows), row) for row, *rows in zip(whole, *shares))
+    busy = [sum(bool(row.any()) for row in share) for share in shares]
+    assert sum(busy) == len(ids) and sum(map(bool, busy)) == (min(3, world_size) if elmo else min(6, world_size))

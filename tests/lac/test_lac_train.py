@@ -198,9 +198,23 @@ def test_asked_to_stop_inside_an_epoch_loses_nothing(small, trained, tmp_path):
     log = run / "log" / "metrics.jsonl"
     wait_for(lambda: log.exists() and log.stat().st_size > 0, process)
     process.send_signal(signal.SIGTERM)
-    assert re.search(r"asked to stop: saved step \d+; go on with|best model", finish(process))
+    assert re.search(r"asked to stop: saved step \d+; resume with|best model", finish(process))
     finish(start(arguments))
     assert_same_run(trained, run)
+
+
+def test_the_first_speed_after_a_resume_is_that_of_the_steps_since(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(task.StepClock, "steps_per_second", lambda clock: 1.0)  # so tokens/s are those of a step
+    flags = [*small, "--max_epoch", "1"]
+    lac.train.main([*flags, "--log_interval", "1", "--model_save_dir", str(tmp_path / "each")])
+    run = [*flags, "--log_interval", "4", "--model_save_dir", str(tmp_path / "run"), "--num_iterations"]
+    lac.train.main([*run, "2"])
+    lac.train.main([*run, "0", "--load_dir", "auto"])
+    each, four = ([r for r in read_metrics(tmp_path / n / "log" / "metrics.jsonl") if r["kind"] == "train"]
+                  for n in ("each", "run"))  # fmt: skip
+    tokens = [record["tokens_per_second"] for record in each]
+    assert [record["step"] for record in four] == [4] and len(tokens) == 5
+    assert four[0]["tokens_per_second"] == (tokens[2] + tokens[3]) / 2
 
 
 def test_two_processes_equal_one(small, trained, tmp_path):
