@@ -40,14 +40,8 @@ def make_parser(description: str) -> TrainingParser:
     flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
     flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file", OWN)
     flag("--all_train_tokens", positive_int, None, "override the counted words of one epoch; sets the number of steps")
-    flag(
-        "--shuffle",
-        boolean,
-        False,
-        "draw the order of sentences anew each epoch, mixed over the files",
-        compared=True,
-        **SWITCH,
-    )
+    flag("--shuffle", boolean, False, "draw the order of sentences anew each epoch, mixed over the files",
+         compared=True, **SWITCH)  # fmt: skip
     flag("--random_seed", seed, 0, "seed of initial weights, shuffling, dropout and negative samples", compared=True)
 
     flag = parser.group("network (a checkpoint fits only the same)", resume=FIXED, compared=True)
