@@ -13,11 +13,12 @@ The formulas are those of Baidu's ELMo for Paddle Fluid; the network is that of 
 """
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.lstmp import LSTMP, run_directions
 from elmo_chinese.pretrained import PretrainedError, load_pretrained, pretrained_sizes
 from elmo_chinese.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
+from elmo_chinese.step_random import StepRandom, fresh_random
 from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
@@ -26,38 +27,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 States = Tuple[paddle.Tensor, paddle.Tensor]
-
-
-class StepRandom(NamedTuple):
-    """The random numbers of one training step, as a pure function of where we are in the run.
-
-    Dropout masks, and which rows start from a zero state, depend on seed, step and the row's place in the
-    global batch, negative samples on seed and step. So they are the same after a resume, and however many
-    processes share the batch.
-    Philox is a counter-based generator: a process starts at its own rows without drawing the others'.
-    """
-
-    seed: int
-    step: int
-    first_row: int = 0
-
-    def generator(self, stream: int, block: int = 0) -> np.random.Philox:
-        """Return a bit generator; `stream` tells uses within a step apart, `block` skips 256 bits each."""
-        key = np.array([self.seed, self.step], dtype=np.uint64)
-        return np.random.Philox(key=key, counter=np.array([block, 0, 0, stream], dtype=np.uint64))
-
-    def keep_mask(self, stream: int, rows: int, size: int, dropout: float) -> np.ndarray:
-        """Return bool `[rows, size]`, False with probability `dropout` (to a 65536th)."""
-        blocks = -(-size // 16)  # one block is four 64-bit words, one decision takes 16 bits
-        generator = self.generator(stream, self.first_row * blocks)
-        bits = generator.random_raw(rows * blocks * 4).view(np.uint16).reshape(rows, blocks * 16)
-        return bits[:, :size] >= round(dropout * 65536)
-
-
-def fresh_random() -> StepRandom:
-    """Return a `StepRandom` drawn from Paddle's global generator, so `paddle.seed` governs it."""
-    seed, step = paddle.randint(0, 2**31 - 1, [2]).tolist()
-    return StepRandom(seed, step)
 
 
 class BiLSTM(nn.Layer):
@@ -123,31 +92,28 @@ class BiLSTM(nn.Layer):
         Args:
             word_ids: int64 `[batch, steps]` twice: in reading order of the forward and of the backward LSTM.
             states: `(hidden [2·layers, batch, embed], cell [2·layers, batch, hidden])`, forward 1..L, backward 1..L.
-            dropout: None, or a function `(tensor, number)` → tensor, applied to each layer's input and to
-                the top output; numbers run over the forward layers, its top, the backward layers, its top.
+            dropout: None, or a function `(tensor, number)` → tensor, applied to each layer's input and, under the
+                next number, to the top output.
             from_embeddings: every layer reads the embedded words instead of the layer below.
 
         Returns:
-            `(embedded, outputs, top, states)`: for each direction the embedded words, the list of layer outputs
-            before the residual sum, and the top output (each `[steps, batch, embed]`); and the last states.
+            `(embedded, outputs, top, states)`: the embedded words, the list of layer outputs before the residual
+            sum, and the top output (each `[2, steps, batch, embed]`, forward and backward); and the last states.
         """
         dropout = dropout or (lambda tensor, number: tensor)
         count = len(self.forward_layers)
-        embedded = top = [F.embedding(ids.t(), self.embedding, sparse=self.sparse) for ids in word_ids]
+        ids = paddle.stack(list(word_ids)).transpose([0, 2, 1])
+        embedded = top = F.embedding(ids, self.embedding, sparse=self.sparse)
         hidden, cell = (paddle.unbind(state, axis=0) for state in states)
-        outputs, hiddens, cells = ([], []), [None] * 2 * count, [None] * 2 * count
+        outputs, hiddens, cells = [], [], []
         for index, layers in enumerate(zip(self.forward_layers, self.backward_layers)):
-            layer_inputs = embedded if from_embeddings else top
-            inputs = [dropout(x, index + n * (count + 1)) for n, x in enumerate(layer_inputs)]
-            top, hiddens[index::count], cells[index::count] = run_directions(
-                layers, inputs, hidden[index::count], cell[index::count]
-            )
-            for n in range(2):
-                outputs[n].append(top[n])
-            if index:
-                top = [output + x for output, x in zip(top, inputs)]
-        top = [dropout(x, count + n * (count + 1)) for n, x in enumerate(top)]
-        return embedded, outputs, top, (paddle.stack(hiddens), paddle.stack(cells))
+            inputs = dropout(embedded if from_embeddings else top, index)
+            before = (paddle.stack(state[index::count]) for state in (hidden, cell))
+            for results, result in zip((outputs, hiddens, cells), run_directions(layers, inputs, *before)):
+                results.append(result)
+            top = outputs[-1] + inputs if index else outputs[-1]
+        states = (paddle.stack(state, axis=1).flatten(0, 1) for state in (hiddens, cells))
+        return embedded, outputs, dropout(top, count), tuple(states)
 
 
 class BiLM(nn.Layer):
@@ -217,34 +183,29 @@ class BiLM(nn.Layer):
             states = self.lstm.zero_states(x.shape[0])
         if self.training and random is None:
             random = fresh_random()
-        _, _, top, states = self.lstm((x, x_reverse), states, self._dropout(random))
-        losses = [self._losses(*of_one, random, number) for number, of_one in enumerate(zip(top, (y, y_reverse)))]
-        return losses[0], losses[1], states
+        _, _, top, states = self.lstm((x, x_reverse), states, self._dropout(random, x.shape))
+        labels = paddle.stack([y, y_reverse]).transpose([0, 2, 1])
+        losses = self._losses(top.flatten(1, 2), labels.flatten(1, 2), random).reshape(labels.shape)
+        forward, backward = paddle.unbind(losses.transpose([0, 2, 1]), axis=0)
+        return forward, backward, states
 
-    def _dropout(self, random):
+    def _dropout(self, random, shape):
         if not self.training or self.dropout == 0:
             return None
+        (batch, steps), sizes = shape, self.lstm.config
+        shape = [sizes["num_layers"] + 1, 2, steps, batch, sizes["embed_size"]]
+        factors = paddle.unbind(random.keep_factor(0, shape, 3, self.dropout), axis=0)
+        return lambda tensor, number: tensor * factors[number]
 
-        def drop(tensor, number):
-            steps, batch, size = tensor.shape
-            keep = random.keep_mask(number, batch, steps * size, self.dropout)
-            keep = keep.reshape(batch, steps, size).transpose(1, 0, 2)
-            return tensor * paddle.to_tensor(keep.astype(np.float32) / (1 - self.dropout))
-
-        return drop
-
-    def _losses(self, top, labels, random, direction):
-        hidden, flat_labels = top.flatten(0, 1), labels.t().flatten()
-        if self.training and self.n_negative_samples:
-            # Dropout has streams 0, 1, 2 … of its step; counting down from the end keeps clear of them.
-            generator = random.generator(2**32 - 1 - direction)
-            sample = log_uniform_sample(generator, self.n_negative_samples, self.softmax_weight.shape[0])
-            losses = sampled_softmax_losses(
-                hidden, self.softmax_weight, self.softmax_bias, flat_labels, *sample, sparse=self.lstm.sparse
-            )
-        else:
-            losses = full_softmax_losses(hidden, self.softmax_weight, self.softmax_bias, flat_labels)
-        return losses.reshape([labels.shape[1], labels.shape[0]]).t()
+    def _losses(self, hidden, labels, random):
+        weights, vocab_size = (self.softmax_weight, self.softmax_bias), self.softmax_weight.shape[0]
+        if not (self.training and self.n_negative_samples):
+            return full_softmax_losses(hidden.flatten(0, 1), *weights, labels.flatten())
+        # Dropout has the first streams of its step; counting down from the end keeps clear of them.
+        generators = [random.generator(2**32 - 1 - direction) for direction in range(len(hidden))]
+        samples = [log_uniform_sample(generator, self.n_negative_samples, vocab_size) for generator in generators]
+        negatives, tries = zip(*samples)
+        return sampled_softmax_losses(hidden, *weights, labels, np.stack(negatives), tries, sparse=self.lstm.sparse)
 
 
 class ScalarMix(nn.Layer):
@@ -374,7 +335,8 @@ class ElmoEncoder(nn.Layer):
             return paddle.gather(layer.flatten(0, 1), places).reshape([batch, words, -1])
 
         both = (word_ids, paddle.take_along_axis(word_ids, reverse, axis=1))
-        embedded, (ahead, back), *_ = self.lstm(both, self.lstm.zero_states(batch), from_embeddings=self.legacy)
+        embedded, outputs, *_ = self.lstm(both, self.lstm.zero_states(batch), from_embeddings=self.legacy)
+        ahead, back = zip(*(paddle.unbind(layer, axis=0) for layer in outputs))
         ahead = [gathered(layer, in_order) for layer in (embedded[0], *ahead)]
         back = [gathered(layer, in_order if self.legacy else reversed_back) for layer in back]
         layers = paddle.stack([paddle.concat(pair, axis=2) for pair in zip(ahead, (ahead[0], *back))])
@@ -394,9 +356,7 @@ class ElmoEncoder(nn.Layer):
         if self.training and self.dropout:
             random = random or fresh_random()
             for number in range(1, len(parts)):  # the words themselves are kept whole
-                batch, words, size = parts[number].shape
-                keep = random.keep_mask(number, batch, words * size, self.dropout).reshape(batch, words, size)
-                parts[number] = parts[number] * paddle.to_tensor(keep.astype(np.float32) / (1 - self.dropout))
+                parts[number] = parts[number] * random.keep_factor(number, parts[number].shape, 0, self.dropout)
         mixed = [mix(parts) for mix in self.mixes]
         return mixed if len(mixed) > 1 else mixed[0]
 

@@ -24,7 +24,15 @@ from elmo_chinese import checkpoint, kernels, runtime, session
 from elmo_chinese.checkpoint import Checkpoint, CheckpointError, Score
 from elmo_chinese.command import command
 from elmo_chinese.flags import OptionError, TrainingParser
-from elmo_chinese.gradients import SPARSE, Adagrad, all_reduce_sum, clip_gradients, data_parallel, share_row_gradients
+from elmo_chinese.gradients import (
+    SPARSE,
+    Adagrad,
+    all_reduce_sum,
+    data_parallel,
+    scale_gradients,
+    share_row_gradients,
+    step_figures,
+)
 from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
 from elmo_chinese.options import make_parser
 from elmo_chinese.pretrained import bilm_numbers
@@ -76,7 +84,7 @@ def train_step(
     """
     rows, num_steps = batch[0].shape
     part = rows // accumulate
-    total, new_states = 0.0, []
+    losses, new_states = [], []
     for number in range(accumulate):
         mine = slice(number * part, (number + 1) * part)
         inputs = [paddle.to_tensor(array[mine]) for array in batch]
@@ -86,15 +94,14 @@ def train_step(
         alone = number < accumulate - 1 and isinstance(model, paddle.DataParallel)
         with model.no_sync() if alone else contextlib.nullcontext():
             forward_losses, backward_losses, after = model(*inputs, part_states, part_random)
-            loss = (forward_losses.mean() + backward_losses.mean()) / (2 * accumulate)
+            loss = (forward_losses + backward_losses).mean() / (2 * accumulate)
             (loss * num_steps).backward()
-        total += float(loss)
+        losses.append(loss.detach())
         new_states.append(after)
     if isinstance(model, paddle.DataParallel):
         share_row_gradients(model.parameters())
-    loss, asked = all_reduce_sum([total, float(stop)])
-    loss /= dist.get_world_size()
-    norm = clip_gradients(model.parameters(), max_grad_norm, optimizer)
+    loss, norm, stop = step_figures(losses, stop, model.parameters())
+    scale_gradients(model.parameters(), norm, max_grad_norm, optimizer)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.clear_grad()
         raise TrainingError(f"loss is {loss}, gradient norm is {norm}")
@@ -104,7 +111,7 @@ def train_step(
         states = tuple(paddle.concat(parts, axis=1) for parts in zip(*new_states))
     else:
         states = new_states[0]
-    return loss, norm, states, asked > 0
+    return loss, norm, states, stop
 
 
 @paddle.no_grad()
@@ -149,7 +156,7 @@ def evaluate(
 
 
 def make_optimizer(name: str, learning_rate: float, parameters: Sequence[paddle.Tensor]) -> paddle.optimizer.Optimizer:
-    """Return the optimizer a flag names. Clipping is done by `clip_gradients`."""
+    """Return the optimizer a flag names. Clipping is done by `scale_gradients`."""
     common = dict(learning_rate=learning_rate, parameters=parameters)
     if name == "adagrad":
         return Adagrad(epsilon=0.0, initial_accumulator_value=1.0, **common)

@@ -63,20 +63,48 @@ def set_row_gradient(table, rows, values):
 
 
 @paddle.no_grad()
-def gradient_norm(parameters):
-    """Return the norm of all gradients together."""
+def _sum_of_squares(parameters):
+    """Return the sum of the squares of all gradients, float64, on the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    gradients = [merged_rows(g)[1] if g.is_selected_rows() else g for g in gradients]
-    if not kernels.library():  # added up in float64 and on the device; paddle.dot is 1 % off on a million numbers
-        return math.sqrt(float(paddle.add_n([paddle.square(g).sum(dtype="float64") for g in gradients])))
+    gradients = [
+        get_tensor_from_selected_rows(merge_selected_rows(gradient)) if gradient.is_selected_rows() else gradient
+        for gradient in gradients
+    ]
+    if not kernels.library():  # added up in float64; paddle.dot is 1 % off on a million numbers
+        return paddle.add_n([paddle.square(gradient).sum(dtype="float64") for gradient in gradients])
     squares = np.empty(len(gradients), np.float32)
     for number, gradient in enumerate(gradients):
         size = math.prod(gradient.shape)
         kernels.call("squares", [size], [], [gradient.contiguous()], [squares[number : number + 1]])
-    return math.sqrt(squares.sum(dtype=np.float64))
+    return paddle.to_tensor(squares.sum(dtype=np.float64))
 
 
-@paddle.no_grad()
+def gradient_norm(parameters):
+    """Return the norm of all gradients together."""
+    return math.sqrt(float(_sum_of_squares(parameters)))
+
+
+def step_figures(losses, stop, parameters):
+    """Return what Python must know of a step before the update; they are read at once, as each read waits for a GPU.
+
+    Args:
+        losses: tensors with a number each, which sum up to this process's loss.
+        stop: whether this process was asked to stop.
+        parameters: with gradients that are averaged over processes already.
+
+    Returns:
+        the mean loss of all processes, the norm of all gradients together, and whether any process was asked to stop.
+    """
+    with paddle.no_grad():
+        loss = paddle.stack(losses).sum(dtype="float64")
+        figures = paddle.stack([loss, paddle.full([], float(stop), "float64")])
+        if dist.get_world_size() > 1:
+            dist.all_reduce(figures)
+        squares = _sum_of_squares(parameters).reshape([1])
+        loss, asked, squares = paddle.concat([figures, squares]).tolist()
+    return loss / dist.get_world_size(), math.sqrt(squares), asked > 0
+
+
 def clip_gradients(parameters, max_norm, optimizer=None):
     """Scale all gradients down together if their global norm is above `max_norm`; return the norm before.
 
@@ -84,6 +112,13 @@ def clip_gradients(parameters, max_norm, optimizer=None):
         optimizer: an `Adagrad` that can is left to scale gradients when it uses them.
     """
     norm = gradient_norm(parameters)
+    scale_gradients(parameters, norm, max_norm, optimizer)
+    return norm
+
+
+@paddle.no_grad()
+def scale_gradients(parameters, norm, max_norm, optimizer=None):
+    """Do what `clip_gradients` does, where the norm is known."""
     scale = max_norm / norm if norm > max_norm else 1.0
     if isinstance(optimizer, Adagrad) and optimizer.in_cpp():
         optimizer.scale = scale
@@ -96,7 +131,6 @@ def clip_gradients(parameters, max_norm, optimizer=None):
                 set_row_gradient(parameter, rows, values * scale)
             else:
                 parameter.grad.scale_(scale)
-    return norm
 
 
 @paddle.no_grad()

@@ -12,6 +12,8 @@ from paddle.autograd import PyLayer
 
 Tensors = List[paddle.Tensor]
 
+STEPS_AT_ONCE = 8  # in the product of inputs and weights, where no backward pass follows: long sentences hold less
+
 
 class Weights(NamedTuple):
     """The parameters of a layer, one tensor a direction in each list; shapes as in `LSTMP`."""
@@ -23,10 +25,10 @@ class Weights(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the steps of a layer leave behind, one tensor a direction in each list.
+    """What the steps of a layer leave behind, in lists; hiddens and cells begin with the state before the first step.
 
-    gates: activated, `[steps, batch, 4·hidden]`.
-    hiddens, cells: `[steps + 1, batch, …]`, the state before the first step in front.
+    In C++ one tensor a direction: gates activated, `[steps, batch, 4·hidden]`, hiddens, cells `[steps + 1, batch, …]`.
+    In Paddle one tensor a step: `[directions, batch, …]`, gates as tanh left them (see `_activated`).
 
     Where no backward pass will follow, cells holds the first and the last one, gates nothing of use.
     """
@@ -34,28 +36,6 @@ class Kept(NamedTuple):
     gates: Tensors
     hiddens: Tensors
     cells: Tensors
-
-
-class Gradients(NamedTuple):
-    """Gradients of the gates before activation, of the projection before its clip, of inputs and bias.
-
-    And what was projected, output gate · tanh(cell), `[steps, batch, hidden]`: it is not worth keeping from forward.
-    """
-
-    gates: Tensors
-    projected: Tensors
-    inputs: Tensors
-    bias: Tensors
-    outputs: Tensors
-
-
-def _sum_rows(matrix):
-    """Return the column sums, `[1, columns]`; as a product, which takes a tenth of the time of Paddle's sum."""
-    return paddle.matmul(paddle.ones([1, matrix.shape[0]]), matrix)
-
-
-def _shape(inputs, cells):
-    return [len(inputs), *inputs[0].shape, cells[0].shape[-1]]
 
 
 # Gates that a backward pass is done with; the next step writes over them. They are by far the largest tensors here
@@ -72,91 +52,133 @@ def _new_gates(shape):
     return paddle.empty(shape)
 
 
-def _steps_in_cpp(inputs, weights, hiddens, cells, clips, keep):
-    _, steps, batch, embed, size = _shape(inputs, cells)
-    held = steps if keep else 1
+def _steps_in_cpp(inputs, weights, hidden, cell, clips, keep):
+    directions, steps, batch, embed = inputs.shape
+    size, held = cell.shape[-1], steps if keep else 1
+    inputs, hidden, cell = (paddle.unbind(tensor, axis=0) for tensor in (inputs, hidden, cell))
     gates = [_new_gates([held, batch, 4 * size]) for _ in inputs]
     shapes = [steps + 1, batch, embed], [held + 1, batch, size]
     kept = Kept(gates, *([paddle.empty(shape) for _ in inputs] for shape in shapes))
-    sizes = [*_shape(inputs, cells), int(keep)]
-    kernels.call("lstm_steps", sizes, clips, inputs, *weights, hiddens, cells, *kept)
-    return kept
+    sizes = [directions, steps, batch, embed, size, int(keep)]
+    kernels.call("lstm_steps", sizes, clips, inputs, *weights, hidden, cell, *kept)
+    last = (paddle.stack([tensor[-1] for tensor in tensors]) for tensors in kept[1:])
+    return paddle.stack([hiddens[1:] for hiddens in kept.hiddens]), *last, kept
 
 
-def _gradients_in_cpp(d_outputs, kept, weights, clips, wanted):
-    _, steps, batch, embed, size = shape = _shape(d_outputs, kept.cells)
-    d_outputs = [gradient.contiguous() for gradient in d_outputs]
+def _gradients_in_cpp(inputs, d_outputs, kept, weights, clips, wanted):
+    directions, steps, batch, embed = d_outputs.shape
+    size = kept.cells[0].shape[-1]
+    d_outputs = paddle.unbind(d_outputs.contiguous(), axis=0)
     d_projected = [paddle.empty([steps, batch, embed]) for _ in d_outputs]
-    d_inputs = [paddle.empty([steps, batch, embed]) if want else None for want in wanted]
+    d_inputs = paddle.empty([directions, steps, batch, embed]) if wanted else None
     d_bias = [paddle.empty([1, 4 * size]) for _ in d_outputs]
     read = [d_outputs, *weights[:3], kept.hiddens, kept.cells]
-    kernels.call("lstm_steps_backward", shape, clips, *read, kept.gates, d_projected, d_inputs, d_bias)
-    # Gates were written over the activated ones, outputs over the cells.
-    return Gradients(kept.gates, d_projected, d_inputs, d_bias, [cells[1:] for cells in kept.cells])
+    into = [kept.gates, d_projected, paddle.unbind(d_inputs, axis=0) if wanted else [None] * directions, d_bias]
+    kernels.call("lstm_steps_backward", [directions, steps, batch, embed, size], clips, *read, *into)
+    # Gradients of the gates were written over the gates, what was projected, output gate * tanh(cell), over the cells.
+    hiddens, outputs = [hidden[:-1] for hidden in kept.hiddens], [cell[1:] for cell in kept.cells]
+    pairs = [*zip(paddle.unbind(inputs, axis=0), kept.gates), *zip(hiddens, kept.gates), *zip(outputs, d_projected)]
+    d_weights = [paddle.matmul(x.flatten(0, 1), d_x.flatten(0, 1), transpose_x=True) for x, d_x in pairs]
+    _used_gates.extend(kept.gates)
+    return d_inputs, *d_weights, *d_bias
 
 
-def _steps_in_paddle(inputs, weights, hiddens, cells, clips, keep):
-    cell_clip, proj_clip = clips
-    kept = Kept([], [], [])
-    for x, gate_w, recurrent_w, projection_w, bias, hidden, cell in zip(inputs, *weights, hiddens, cells):
-        steps, batch, _ = x.shape
+# In Paddle, tensors are stacked and joined, not transposed: on CPU strided ones are read some 20 times more slowly.
+
+
+def _by_step(directions):
+    """Return one tensor a step, `[directions, batch, …]`, of one a direction, `[steps, batch, …]`."""
+    return paddle.unbind(paddle.stack(directions, axis=1), axis=0)
+
+
+def _projected(inputs, gate_w, bias, at_once):
+    """Yield each step's gates before the recurrence, `[directions, batch, 4·hidden]`; so many steps in a product."""
+    steps, batch = inputs.shape[1:3]
+    directions = paddle.unbind(inputs.flatten(1, 2), axis=0)
+    for start in range(0, steps, at_once):
+        rows = slice(start * batch, (start + at_once) * batch)
+        products = [paddle.addmm(b, x[rows], w) for x, w, b in zip(directions, gate_w, bias)]
+        yield from _by_step([product.reshape([-1, batch, product.shape[-1]]) for product in products])
+
+
+def _activated(gates):
+    """Return candidate, input, forget and output gate from what tanh made of them: sigmoid(x) = (1 + tanh(x / 2)) / 2.
+
+    So one tanh does for all four; on CPU Paddle's sigmoid takes eight times as long.
+    """
+    size = gates.shape[-1] // 4
+    candidate, others = paddle.split(gates, [size, 3 * size], axis=-1)
+    return candidate, *paddle.split(paddle.scale(others, 0.5, 0.5), 3, axis=-1)
+
+
+def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep):
+    (cell_clip, proj_clip), size = clips, cell.shape[-1]
+    halves = F.pad(paddle.ones([size]), [0, 3 * size], value=0.5)  # see `_activated`
+    gate_w, bias = ([weight * halves for weight in group] for group in (weights.gate_w, weights.bias))
+    # Transposed, since MKL takes twice as long for few rows times a matrix whose rows are a power of 2 of bytes apart.
+    recurrent_w = (paddle.stack(weights.recurrent_w) * halves).transpose([0, 2, 1]).contiguous()
+    projection_w = paddle.stack(weights.projection_w)
+    kept = Kept([], [hidden], [cell])
+    for gates in _projected(inputs, gate_w, bias, inputs.shape[1] if keep else STEPS_AT_ONCE):
+        gates = paddle.tanh(paddle.matmul(hidden, recurrent_w, transpose_y=True) + gates)
+        candidate, in_gate, forget_gate, out_gate = _activated(gates)
+        cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
+        hidden = paddle.matmul(out_gate * paddle.tanh(cell), projection_w)
+        hidden = paddle.clip(hidden, -proj_clip, proj_clip)
+        kept.hiddens.append(hidden)
         if keep:
-            projected = paddle.addmm(bias, x.flatten(0, 1), gate_w).reshape([steps, batch, -1])  # one for all steps
-        else:  # less to hold at a time, for long sentences
-            projected = (paddle.addmm(bias, step, gate_w) for step in paddle.unbind(x, axis=0))
-        all_gates, all_hiddens, all_cells = [], [hidden], [cell]
-        for gate in projected:
-            candidate, in_gate, forget_gate, out_gate = paddle.split(paddle.addmm(gate, hidden, recurrent_w), 4, axis=1)
-            candidate = paddle.tanh(candidate)
-            in_gate, forget_gate, out_gate = F.sigmoid(in_gate), F.sigmoid(forget_gate), F.sigmoid(out_gate)
-            cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
-            output = out_gate * paddle.tanh(cell)
-            hidden = paddle.clip(paddle.matmul(output, projection_w), -proj_clip, proj_clip)
-            all_hiddens.append(hidden)
-            if keep:
-                all_cells.append(cell)
-                all_gates.append(paddle.concat([candidate, in_gate, forget_gate, out_gate], axis=1))
-        kept.hiddens.append(paddle.stack(all_hiddens))
-        kept.cells.append(paddle.stack(all_cells if keep else [all_cells[0], cell]))
-        kept.gates.append(paddle.stack(all_gates) if keep else None)
-    return kept
+            kept.gates.append(gates)
+            kept.cells.append(cell)
+    return paddle.stack(kept.hiddens[1:], axis=1), hidden, cell, kept
 
 
-def _gradients_in_paddle(d_outputs, kept, weights, clips, wanted):
+def _inside(values, bound):
+    """Return 0 where values were clipped, and equal the bound, 1 elsewhere: a clipped value has no gradient."""
+    return (values.abs() < bound).astype(values.dtype)
+
+
+def _slopes(kept, clips):
+    """Return what the backward pass of a layer multiplies with, of all steps at once, as nothing of it recurs.
+
+    Returns:
+        tensors `[steps, directions, batch, …]`: the slope of the hidden state by its clip; of the cell by the next
+        cell, and by the output gate · tanh(cell), which is projected; of the gates before activation, three by the cell
+        and one by what is projected; and what is projected itself, which is not worth keeping from forward.
+    """
     cell_clip, proj_clip = clips
-    result = Gradients([], [], [], [], [])
-    for direction, (gate_w, recurrent_w, projection_w) in enumerate(zip(*weights[:3])):
-        gates, hiddens, cells = (tensors[direction] for tensors in kept)
-        # A clipped value equals the bound and has no gradient.
-        inside_hidden = (hiddens[1:].abs() < proj_clip).astype(hiddens.dtype)
-        inside_cell = (cells[1:].abs() < cell_clip).astype(cells.dtype)
-        squashed = paddle.tanh(cells[1:])
-        d_hidden, d_cell = paddle.zeros_like(hiddens[0]), paddle.zeros_like(cells[0])
-        d_gates, d_projected = [], []
-        for step in reversed(range(gates.shape[0])):
-            candidate, in_gate, forget_gate, out_gate = paddle.split(gates[step], 4, axis=1)
-            d_projected.append((d_outputs[direction][step] + d_hidden) * inside_hidden[step])
-            d_output = paddle.matmul(d_projected[-1], projection_w, transpose_y=True)
-            d_cell = d_cell + d_output * out_gate * (1 - squashed[step] * squashed[step])
-            d_cell = d_cell * inside_cell[step]
-            d_gate = [
-                d_cell * in_gate * (1 - candidate * candidate),
-                d_cell * candidate * in_gate * (1 - in_gate),
-                d_cell * cells[step] * forget_gate * (1 - forget_gate),
-                d_output * squashed[step] * out_gate * (1 - out_gate),
-            ]
-            d_gates.append(paddle.concat(d_gate, axis=1))
-            d_cell = d_cell * forget_gate
-            d_hidden = paddle.matmul(d_gates[-1], recurrent_w, transpose_y=True)
-        d_gates = paddle.stack(d_gates[::-1])
-        flat = d_gates.flatten(0, 1)
-        shape = d_outputs[direction].shape
-        d_inputs = paddle.matmul(flat, gate_w, transpose_y=True).reshape(shape) if wanted[direction] else None
-        outputs = paddle.split(gates, 4, axis=2)[3] * squashed
-        found = d_gates, paddle.stack(d_projected[::-1]), d_inputs, _sum_rows(flat), outputs
-        for values, value in zip(result, found):
-            values.append(value)
-    return result
+    gates, cells, before = paddle.stack(kept.gates), paddle.stack(kept.cells[1:]), paddle.stack(kept.cells[:-1])
+    candidate, in_gate, forget_gate, out_gate = _activated(gates)
+    squashed, inside = paddle.tanh(cells), _inside(cells, cell_clip)
+    by_next = paddle.roll(forget_gate, -1, axis=0) * inside  # of the last cell it does not matter: it has no next one
+    by_projected = out_gate * (1 - squashed * squashed) * inside
+    # (1 - tanh²) / 4 is the slope of the three sigmoids, and a quarter of that of the candidate.
+    slope = (gates * gates).scale_(-0.25, 0.25)
+    by_gates = paddle.concat([in_gate * 4, candidate, before, squashed], axis=-1).multiply_(slope)
+    return _inside(paddle.stack(kept.hiddens[1:]), proj_clip), by_next, by_projected, by_gates, out_gate * squashed
+
+
+def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted):
+    gate_w, recurrent_w, projection_w = map(paddle.stack, weights[:3])
+    *slopes, projected = (paddle.unbind(slope, axis=0) for slope in _slopes(kept, clips))
+    d_hidden, d_cell, d_gates, d_projections = 0.0, 0.0, [], []
+    of_steps = zip(_by_step(paddle.unbind(d_outputs, axis=0)), *slopes)
+    for d_output, inside, by_next, by_projected, by_gates in reversed(list(of_steps)):
+        d_projection = (d_output + d_hidden) * inside
+        d_projected = paddle.matmul(d_projection, projection_w, transpose_y=True)
+        d_cell = d_cell * by_next + d_projected * by_projected
+        d_gate = paddle.concat([d_cell, d_cell, d_cell, d_projected], axis=-1) * by_gates
+        d_hidden = paddle.matmul(d_gate, recurrent_w, transpose_y=True)
+        d_gates.append(d_gate)
+        d_projections.append(d_projection)
+    # All steps of a direction as rows of one matrix.
+    joined = kept.hiddens[:-1], projected, d_gates[::-1], d_projections[::-1]
+    hiddens, projected, d_gates, d_projections = (paddle.concat(steps, axis=1) for steps in joined)
+    d_inputs = paddle.matmul(d_gates, gate_w, transpose_y=True).reshape(inputs.shape) if wanted else None
+    pairs = (inputs.flatten(1, 2), d_gates), (hiddens, d_gates), (projected, d_projections)
+    d_weights = [paddle.matmul(*pair, transpose_x=True) for pair in pairs]
+    # Column sums: as a product they take a tenth of the time.
+    d_weights.append(paddle.matmul(paddle.ones([d_gates.shape[0], 1, d_gates.shape[1]]), d_gates))
+    return d_inputs, *(direction for d_weight in d_weights for direction in paddle.unbind(d_weight, axis=0))
 
 
 class _Steps(PyLayer):
@@ -167,41 +189,28 @@ class _Steps(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, directions, clips, keep, *tensors):
-        inputs, *rest = [list(tensors[n : n + directions]) for n in range(0, len(tensors), directions)]
-        weights, (hiddens, cells) = Weights(*rest[:4]), rest[4:]
+    def forward(ctx, clips, keep, inputs, hidden, cell, *weights):
         steps = _steps_in_cpp if kernels.library() else _steps_in_paddle
-        kept = steps(inputs, weights, hiddens, cells, clips, keep)
+        *results, kept = steps(inputs, _by_name(weights, inputs), hidden, cell, clips, keep)
         if keep:
             ctx.kept, ctx.clips = kept, clips
-            ctx.save_for_backward(*inputs, *(weight for weights in weights[:3] for weight in weights))
-        return (
-            *(hidden[1:] for hidden in kept.hiddens),
-            *(hidden[-1] for hidden in kept.hiddens),
-            *(cell[-1] for cell in kept.cells),
-        )
+            ctx.save_for_backward(inputs, *weights)
+        return tuple(results)
 
     @staticmethod
-    def backward(ctx, *d_results):
+    def backward(ctx, d_outputs, *_):
         kept, ctx.kept = ctx.kept, None
         if kept is None:
             raise RuntimeError("the backward pass of an LSTM layer can run only once: it uses up what forward kept")
-        directions, saved = len(kept.gates), ctx.saved_tensor()
-        inputs, *weights = [saved[n : n + directions] for n in range(0, len(saved), directions)]
-        wanted = [not x.stop_gradient for x in inputs]
-        gradients = _gradients_in_cpp if kernels.library() else _gradients_in_paddle
-        d = gradients(list(d_results[:directions]), kept, Weights(*map(list, weights), None), ctx.clips, wanted)
-        d_gate_w, d_recurrent_w, d_projection_w = [], [], []
-        for x, hidden, output, d_gates, d_projected in zip(inputs, kept.hiddens, d.outputs, d.gates, d.projected):
-            d_gates = d_gates.flatten(0, 1)
-            before = hidden[:-1].flatten(0, 1)
-            d_gate_w.append(paddle.matmul(x.flatten(0, 1), d_gates, transpose_x=True))
-            d_recurrent_w.append(paddle.matmul(before, d_gates, transpose_x=True))
-            flat = output.flatten(0, 1), d_projected.flatten(0, 1)
-            d_projection_w.append(paddle.matmul(*flat, transpose_x=True))
-        if kernels.library():
-            _used_gates.extend(d.gates)
-        return (*d.inputs, *d_gate_w, *d_recurrent_w, *d_projection_w, *d.bias, *[None] * (2 * directions))
+        inputs, *weights = ctx.saved_tensor()
+        gradients, wanted = _gradients_in_cpp if kernels.library() else _gradients_in_paddle, not inputs.stop_gradient
+        d = gradients(inputs, d_outputs, kept, _by_name(weights, inputs), ctx.clips, wanted)
+        return d[0], None, None, *d[1:]
+
+
+def _by_name(weights, inputs):
+    count = inputs.shape[0]
+    return Weights(*(list(weights[n : n + count]) for n in range(0, len(weights), count)))
 
 
 class LSTMP(nn.Layer):
@@ -231,29 +240,27 @@ class LSTMP(nn.Layer):
         self.bias = self.create_parameter([1, 4 * hidden_size], is_bias=True)
 
     def forward(self, inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor):
-        """Run all steps of this direction alone; see `run_directions`."""
-        outputs, hiddens, cells = run_directions([self], [inputs], [hidden], [cell])
-        return outputs[0], hiddens[0], cells[0]
+        """Run all steps of this direction alone; see `run_directions`, whose first axis is left out."""
+        results = run_directions([self], *(tensor.unsqueeze(0) for tensor in (inputs, hidden, cell)))
+        return tuple(result.squeeze(0) for result in results)
 
 
 def run_directions(
-    layers: Sequence[LSTMP], inputs: Sequence[paddle.Tensor], hiddens: Sequence[paddle.Tensor], cells: Sequence
-) -> Tuple[Tensors, Tensors, Tensors]:
+    layers: Sequence[LSTMP], inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor
+) -> Tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """Run all steps of layers of the same sizes that do not depend on each other, at the same time.
 
     Args:
         layers: one for each direction; their clips are the same.
-        inputs: float32 `[steps, batch, embed]` of each.
-        hiddens, cells: the states before the first step, `[batch, embed]` and `[batch, hidden]`; taken
-            as constants (no gradient flows into them) and not clipped.
+        inputs: float32 `[directions, steps, batch, embed]`.
+        hidden, cell: the states before the first step, `[directions, batch, embed]` and `[directions, batch, hidden]`;
+            taken as constants (no gradient flows into them) and not clipped.
 
     Returns:
-        lists of the outputs `[steps, batch, embed]`, the last hiddens and the last cells (both detached).
+        the outputs `[directions, steps, batch, embed]`, the last hidden state and the last cell (both detached).
     """
-    count, clips = len(layers), (layers[0].cell_clip, layers[0].proj_clip)
-    weights = [[getattr(layer, name) for layer in layers] for name in Weights._fields]
-    states = [state.detach().contiguous() for state in (*hiddens, *cells)]
-    tensors = [*(x.contiguous() for x in inputs), *(weight for group in weights for weight in group), *states]
-    results = _Steps.apply(count, clips, paddle.is_grad_enabled(), *tensors)
-    last = [state.detach() for state in results[count:]]
-    return list(results[:count]), last[:count], last[count:]
+    clips = (layers[0].cell_clip, layers[0].proj_clip)
+    weights = [getattr(layer, name) for name in Weights._fields for layer in layers]
+    tensors = inputs.contiguous(), hidden.detach().contiguous(), cell.detach().contiguous()
+    outputs, hidden, cell = _Steps.apply(clips, paddle.is_grad_enabled(), *tensors, *weights)
+    return outputs, hidden.detach(), cell.detach()

@@ -16,7 +16,7 @@ import paddle
 
 States = Tuple[paddle.Tensor, paddle.Tensor]
 
-# Of the random streams of a step: dropout counts up from 0, negative samples take the last two.
+# Of the random streams of a step: dropout has the first ones, negative samples take the last two.
 RESETS = 2**32 - 3
 # It may be one sentence in ten that goes wrong, so one batch would not show it.
 BATCHES = 20

@@ -29,7 +29,7 @@ def random_tensors(*shapes, scale=1.0):
 
 def assert_same(mine, right, tolerance=1e-5):
     for one, other in zip(mine, right):
-        if isinstance(other, list):
+        if isinstance(other, (list, tuple)):
             assert_same(one, other, tolerance)
         else:
             largest = max(1.0, float(np.abs(other.numpy()).max()))
@@ -43,7 +43,15 @@ def lstm_problem(directions, steps, batch, embed, hidden, scale):
     ]  # fmt: skip
     flat = random_tensors(*(shape for shape in shapes for _ in range(directions)), scale=scale)
     inputs, *weights, hiddens, cells, d_outputs = (flat[n : n + directions] for n in range(0, len(flat), directions))
-    return inputs, lstmp.Weights(*weights), hiddens, cells, d_outputs
+    return paddle.stack(inputs), lstmp.Weights(*weights), *map(paddle.stack, (hiddens, cells, d_outputs))
+
+
+def kept_as_in_cpp(kept):
+    """What the Paddle path keeps, one tensor a direction in each list and the gates activated."""
+    kept = lstmp.Kept(*([part.contiguous() for part in paddle.stack(steps, axis=1)] for steps in kept))
+    halves = [paddle.split(gates, [gates.shape[-1] // 4, -1], axis=-1) for gates in kept.gates]
+    gates = [paddle.concat([candidate, (1 + others) / 2], axis=-1) for candidate, others in halves]
+    return kept._replace(gates=gates)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -57,19 +65,22 @@ def test_lstm_steps_and_gradients_with_clips_biting(
     inputs, weights, hiddens, cells, d_outputs = lstm_problem(directions, steps, batch, embed, hidden, 0.7)
     clips, before = (0.5, 0.4), library.set_threads(threads)
     try:
-        ours = lstmp._steps_in_cpp(inputs, weights, hiddens, cells, clips, True)
-        theirs = lstmp._steps_in_paddle(inputs, weights, hiddens, cells, clips, True)
-        assert_same(ours, theirs)
-        for state, right in zip(lstmp._steps_in_cpp(inputs, weights, hiddens, cells, clips, False)[1:], theirs[1:]):
-            assert_same([t[-1] for t in state], [t[-1] for t in right])
+        *ours, kept = lstmp._steps_in_cpp(inputs, weights, hiddens, cells, clips, True)
+        *theirs, kept_in_paddle = lstmp._steps_in_paddle(inputs, weights, hiddens, cells, clips, True)
+        again = kept_as_in_cpp(kept_in_paddle)
+        assert_same([*ours, *kept], [*theirs, *again])
+        for steps in (lstmp._steps_in_cpp, lstmp._steps_in_paddle):
+            assert_same(steps(inputs, weights, hiddens, cells, clips, False)[:3], theirs)
         if batch > 1:
-            assert 0 < (theirs.cells[0][1:].abs() >= 0.5).astype("float32").mean() < 1
-            assert 0 < (theirs.hiddens[0][1:].abs() >= 0.4).astype("float32").mean() < 1
-        wanted = [True] * directions
-        right = lstmp._gradients_in_paddle(d_outputs, theirs, weights, clips, wanted)
-        mine = lstmp._gradients_in_cpp(d_outputs, theirs, weights, clips, wanted)  # writes over theirs.gates
+            assert 0 < (theirs[2].abs() >= 0.5).astype("float32").mean() < 1
+            assert 0 < (theirs[0].abs() >= 0.4).astype("float32").mean() < 1
+        right = lstmp._gradients_in_paddle(inputs, d_outputs, kept_in_paddle, weights, clips, True)
+        mine = lstmp._gradients_in_cpp(inputs, d_outputs, again, weights, clips, True)  # uses up what was kept
         assert_same(mine, right)
-        assert lstmp._gradients_in_cpp(d_outputs, ours, weights, clips, [False] * directions).inputs[0] is None
+        for gradients, left in ((lstmp._gradients_in_cpp, kept), (lstmp._gradients_in_paddle, kept_in_paddle)):
+            found = gradients(inputs, d_outputs, left, weights, clips, False)
+            assert found[0] is None
+            assert_same(found[1:], right[1:])
     finally:
         library.set_threads(before)
 
@@ -100,17 +111,17 @@ def test_used_gates_of_other_shapes_are_let_go(monkeypatch):
 def test_extreme_gates_saturate_and_nan_stays_visible(library):
     inputs, weights, hiddens, cells, _ = lstm_problem(1, 1, 2, 1, 1, 1.0)
     weights.projection_w[0] = paddle.ones([1, 1])
-    inputs = [paddle.to_tensor([[[1e30], [-1e30]]])]
+    inputs = paddle.to_tensor([[[[1e30], [-1e30]]]])
     weights.gate_w[0] = paddle.ones([1, 4])
-    cells = [paddle.to_tensor([[0.5], [0.5]])]
-    kept = lstmp._steps_in_cpp(inputs, weights, hiddens, cells, (3.0, 3.0), True)
+    cells = paddle.to_tensor([[[0.5], [0.5]]])
+    *_, kept = lstmp._steps_in_cpp(inputs, weights, hiddens, cells, (3.0, 3.0), True)
     assert np.allclose(kept.gates[0].numpy(), [[[1, 1, 1, 1], [-1, 0, 0, 0]]])
     assert np.allclose(kept.cells[0][1].numpy(), [[1.5], [0]]) and np.isfinite(kept.hiddens[0].numpy()).all()
     for place in range(4):
         bias = np.zeros((1, 4), dtype="float32")
         bias[0, place] = np.nan
         weights.bias[0] = paddle.to_tensor(bias)
-        kept = lstmp._steps_in_cpp([paddle.zeros([1, 2, 1])], weights, hiddens, cells, (3.0, 3.0), True)
+        *_, kept = lstmp._steps_in_cpp(paddle.zeros([1, 1, 2, 1]), weights, hiddens, cells, (3.0, 3.0), True)
         assert np.isnan(kept.hiddens[0][1].numpy()).all()
 
 
@@ -177,6 +188,8 @@ def test_softmax_with_a_label_column_and_without(library, monkeypatch, tokens, w
             monkeypatch.setattr(softmax.kernels, "library", switch)
             losses, probabilities, own_probability = softmax._normalize(logits.clone(), offsets, **given)
             shares = [probabilities.clone()] + ([] if own_probability is None else [own_probability.clone()])
+            if switch() is None and own_probability is not None:  # among the columns alone
+                shares[0] *= (1 - own_probability).unsqueeze(1)
             column = {"labels": labels} if own_probability is None else {"own": own_probability}
             gradients = softmax._gradients(probabilities, d_losses, **column)
             results.append([losses, *shares, *(gradient for gradient in gradients if gradient is not None)])
