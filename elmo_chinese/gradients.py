@@ -5,6 +5,7 @@ rows that a step used: Paddle's own optimizers update those rows alone. `paddle.
 """
 
 import math
+from typing import Iterable, List, Optional, Sequence, Tuple
 
 from elmo_chinese import kernels
 
@@ -17,6 +18,8 @@ from paddle.nn.clip import get_tensor_from_selected_rows, merge_selected_rows
 # Optimizers that leave rows without a gradient alone, so that row-sparse gradients change nothing but the time.
 SPARSE = ("adagrad", "sgd")
 
+Parameters = Iterable[paddle.Tensor]
+
 
 class Adagrad(paddle.optimizer.Adagrad):
     """Paddle's Adagrad, with one pass over a gradient in C++ (`cpp/updates.cc`) that clips it, too.
@@ -28,7 +31,7 @@ class Adagrad(paddle.optimizer.Adagrad):
     scale = 1.0
 
     @staticmethod
-    def in_cpp():
+    def in_cpp() -> bool:
         """Say whether gradients are scaled by the step itself."""
         return kernels.library() is not None
 
@@ -45,17 +48,17 @@ class Adagrad(paddle.optimizer.Adagrad):
         return kernels.call("adagrad", [math.prod(parameter.shape)], numbers, [parameter], [gradient], [moment])
 
 
-def row_gradient(gradient):
+def row_gradient(gradient: paddle.Tensor) -> Tuple[paddle.Tensor, paddle.Tensor]:
     """Return a row-sparse gradient as `(rows [n], values [n, size])`; a row may come more than once."""
     return paddle.to_tensor(gradient.rows()), get_tensor_from_selected_rows(gradient)
 
 
-def merged_rows(gradient):
+def merged_rows(gradient: paddle.Tensor) -> Tuple[paddle.Tensor, paddle.Tensor]:
     """Return a row-sparse gradient as `(rows [n], values [n, size])`, each row once."""
     return row_gradient(merge_selected_rows(gradient))
 
 
-def set_row_gradient(table, rows, values):
+def set_row_gradient(table: paddle.Tensor, rows: paddle.Tensor, values: paddle.Tensor) -> None:
     """Give a table that row-sparse gradient: as the backward pass of a lookup, the only way Paddle makes one."""
     table.clear_gradient(False)
     with paddle.enable_grad():
@@ -63,7 +66,7 @@ def set_row_gradient(table, rows, values):
 
 
 @paddle.no_grad()
-def _sum_of_squares(parameters):
+def _sum_of_squares(parameters: Parameters) -> paddle.Tensor:
     """Return the sum of the squares of all gradients, float64, on the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradients = [
@@ -79,12 +82,12 @@ def _sum_of_squares(parameters):
     return paddle.to_tensor(squares.sum(dtype=np.float64))
 
 
-def gradient_norm(parameters):
+def gradient_norm(parameters: Parameters) -> float:
     """Return the norm of all gradients together."""
     return math.sqrt(float(_sum_of_squares(parameters)))
 
 
-def step_figures(losses, stop, parameters):
+def step_figures(losses: List[paddle.Tensor], stop: bool, parameters: Parameters) -> Tuple[float, float, bool]:
     """Return what Python must know of a step before the update; they are read at once, as each read waits for a GPU.
 
     Args:
@@ -105,20 +108,16 @@ def step_figures(losses, stop, parameters):
     return loss / dist.get_world_size(), math.sqrt(squares), asked > 0
 
 
-def clip_gradients(parameters, max_norm, optimizer=None):
-    """Scale all gradients down together if their global norm is above `max_norm`; return the norm before.
+@paddle.no_grad()
+def scale_gradients(
+    parameters: Parameters, norm: float, max_norm: float, optimizer: Optional[paddle.optimizer.Optimizer] = None
+) -> None:
+    """Scale all gradients down together if their global norm is above `max_norm`.
 
     Args:
+        norm: see `gradient_norm`.
         optimizer: an `Adagrad` that can is left to scale gradients when it uses them.
     """
-    norm = gradient_norm(parameters)
-    scale_gradients(parameters, norm, max_norm, optimizer)
-    return norm
-
-
-@paddle.no_grad()
-def scale_gradients(parameters, norm, max_norm, optimizer=None):
-    """Do what `clip_gradients` does, where the norm is known."""
     scale = max_norm / norm if norm > max_norm else 1.0
     if isinstance(optimizer, Adagrad) and optimizer.in_cpp():
         optimizer.scale = scale
@@ -134,7 +133,7 @@ def scale_gradients(parameters, norm, max_norm, optimizer=None):
 
 
 @paddle.no_grad()
-def share_row_gradients(parameters):
+def share_row_gradients(parameters: Parameters) -> None:
     """Average row-sparse gradients over all processes (`paddle.DataParallel` averages the dense ones)."""
     for table in parameters:
         if table.grad is not None and table.grad.is_selected_rows():
@@ -150,7 +149,7 @@ def share_row_gradients(parameters):
             set_row_gradient(table, rows, values / dist.get_world_size())
 
 
-def all_reduce_sum(values):
+def all_reduce_sum(values: Sequence[float]) -> List[float]:
     """Return the sum over all processes of a short list of numbers."""
     if dist.get_world_size() == 1:
         return list(values)
@@ -159,7 +158,7 @@ def all_reduce_sum(values):
     return total.tolist()
 
 
-def data_parallel(lm):
+def data_parallel(lm: paddle.nn.Layer) -> paddle.DataParallel:
     """Return the model for one of several processes; row-sparse gradients are left to `share_row_gradients`."""
     tables = []
     if lm.lstm.sparse:

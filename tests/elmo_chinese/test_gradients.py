@@ -1,7 +1,7 @@
 """elmo_chinese/gradients.py: row-sparse gradients against dense ones and NumPy; over processes: tests/test_train.py."""
 
 from elmo_chinese import kernels
-from elmo_chinese.gradients import Adagrad, clip_gradients
+from elmo_chinese.gradients import Adagrad, gradient_norm, scale_gradients
 
 import numpy as np
 import paddle
@@ -11,6 +11,12 @@ from conftest import largest_difference
 
 from bilm import BiLM, StepRandom
 from train import make_optimizer, train_step
+
+
+def clip_gradients(parameters, max_norm, optimizer=None):
+    norm = gradient_norm(parameters)
+    scale_gradients(parameters, norm, max_norm, optimizer)
+    return norm
 
 
 def looked_up(sparse):
