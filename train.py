@@ -52,6 +52,7 @@ INFO = {
     **{"step": int, "flags": dict, "rows": int, "vocabulary_sha256": str, "vocabulary_size": int},
 }
 States = Tuple[paddle.Tensor, paddle.Tensor]  # hidden and cell, see `BiLSTM`
+MOST_ROWS = 65_535  # of a row-sparse update on a GPU: Paddle starts a block for each, along an axis that has no more
 LOOKED_AT = 100_000  # words of the text, to tell whether the vocabulary is one of it
 
 
@@ -332,7 +333,7 @@ def make_model(options: argparse.Namespace, vocabulary: Vocabulary) -> BiLM:
         options.proj_clip,
         options.dropout,
         options.n_negative_samples_batch if options.sample_softmax else 0,
-        sparse=options.optim in SPARSE,
+        sparse=options.optim in SPARSE and (paddle.device.get_device() == "cpu" or vocabulary.size <= MOST_ROWS),
     )
 
 

@@ -276,6 +276,14 @@ def test_a_stop_is_heard_within_an_evaluation_and_loses_nothing(
     assert_same_run(tmp_path / "whole", stopped)
 
 
+@pytest.mark.parametrize("device, rows, sparse", [("cpu", 59, True), ("gpu:0", 60, True), ("gpu:0", 59, False)])
+def test_gradients_have_no_more_rows_than_a_gpu_can_update(monkeypatch, device, rows, sparse):
+    monkeypatch.setattr(train, "MOST_ROWS", rows)
+    options, *_ = train.make_parser("").parse([*SMALL, "--n_negative_samples_batch", "20"])
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    assert train.make_model(options, Vocabulary(LM / "vocab.txt")).lstm.sparse == sparse
+
+
 def test_resuming_takes_saved_flags_and_the_command_line_wins(small, tmp_path, capsys):
     run = ["--para_save_dir", str(tmp_path / "run")]
     train.main([*small, *run, "--batch_size", "8", "--max_epoch", "1"])
