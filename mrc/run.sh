@@ -15,7 +15,7 @@ dev="mrc/data/dev.json mrc/data/dev.jsonl"
     "$PYTHON" -m mrc.predict --model "$folder" --data $dev >"$folder/dev_predictions.json"
     "$PYTHON" -m mrc.evaluate --data $dev --predictions "$folder/dev_predictions.json"
 }
-text=小雨每天早上七点骑车去学校，下午四点回家。她最喜欢的课是音乐。
-question=小雨早上几点去学校？
+text=王师傅在城南开了一家面馆，一碗牛肉面卖十八元。
+question=一碗牛肉面多少钱？
 echo "$text $question"
 "$PYTHON" -m mrc.predict --model "$folder" --question "$question" --text "$text"
