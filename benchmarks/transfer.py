@@ -59,8 +59,11 @@ def run(*command, log=None, output=None, threads=1):
             settings["stdout"] = settings["stderr"] = files.enter_context(open(log, "a", encoding="utf-8"))
         if output:
             settings["stdout"] = files.enter_context(open(output, "w", encoding="utf-8"))
+        before = os.path.getsize(log) if log else 0
         if subprocess.run(command, **settings).returncode:
             raise RuntimeError(f"{' '.join(command)} failed" + (f", see {log}" if log else ""))
+    if log and b"\nasked to stop: saved" in Path(log).read_bytes()[before:]:
+        raise RuntimeError(f"stopped before it was done, see {log}; start this again")
 
 
 def fetch(path):

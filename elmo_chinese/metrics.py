@@ -18,6 +18,7 @@ import numpy as np
 CURVES = {
     "train": ("loss", "sampled_loss", "perplexity", "grad_norm", "cells_at_clip", "learning_rate", "tokens_per_second"),
     "dev": ("perplexity", "perplexity_forward", "perplexity_backward", "zero_state_ratio"),
+    "epoch": (),  # a task says which
 }
 
 
