@@ -590,6 +590,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     with command(options.para_save_dir):
         with checkpoint.only_run(Path(options.para_save_dir), "--para_save_dir"):
             train(*set_up(parser, options, given))
+    session.leave()
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
     with command():
         run(sys.argv[1:] if arguments is None else arguments)
+    session.leave()
 
 
 if __name__ == "__main__":
