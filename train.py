@@ -521,9 +521,9 @@ def next_step(
     states = reset_rows(states, options.reset_states, random)
     if options.lr_schedule == "linear":
         run.optimizer.set_lr(linear_rate(run, progress))
-    more = (options.accumulate, options.max_grad_norm, stop)
+    how = dict(accumulate=options.accumulate, max_grad_norm=options.max_grad_norm, stop=stop)
     try:
-        loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, *more)
+        loss, norm, states, stop = train_step(run.model, run.optimizer, batch, states, random, **how)
     except TrainingError as error:
         raise TrainingError(
             f"step {step}: {error}; stopped. The checkpoints in {options.para_save_dir} are from before: "
