@@ -143,9 +143,9 @@ def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) 
     encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
     # After the biLM: its initial numbers must not shift those of the tagger, which is to be compared without it.
     paddle.seed(options.random_seed)
-    sizes = (options.word_emb_dim, options.grnn_hidden_dim, options.bigru_num)
-    rates = (options.emb_learning_rate, options.crf_learning_rate)
-    tagger = Tagger(text.size, len(tags), *sizes, *rates, encoder)
+    names = ("word_emb_dim", "grnn_hidden_dim", "bigru_num", "emb_learning_rate", "crf_learning_rate")
+    how = {name: getattr(options, name) for name in names}
+    tagger = Tagger(text.size, len(tags), **how, encoder=encoder)
     return Model(tagging.decoder(tagger), text, elmo_vocabulary, tagger)
 
 
