@@ -178,8 +178,8 @@ if [ "$GPU" = 1 ] && [ -z "$own" ]; then
         cufft/lib/libcufft.so.10 curand/lib/libcurand.so.10 cusolver/lib/libcusolver.so.11 \
         cusparse/lib/libcusparse.so.11 cuda_nvrtc/lib/libnvrtc.so.11.2 cuda_cupti/lib/libcupti.so.11.8 \
         nccl/lib/libnccl.so.2 nvtx/lib/libnvToolsExt.so.1; do
-        name=${file##*/} bare=${file##*/}
-        bare=${bare%%.so*}.so
+        name=${file##*/}
+        bare=${name%%.so*}.so
         # Both names: a bare one alone may be another version's.
         if printf '%s\n' "$system" | grep -qxF "$bare" && printf '%s\n' "$system" | grep -qxF "$name"; then
             continue

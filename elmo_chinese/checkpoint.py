@@ -339,10 +339,15 @@ def verify(folder: Path, names: Sequence[str] = PAYLOAD) -> None:
         raise CheckpointError(problem)
 
 
+def kind_of(info: Dict[str, Any]) -> str:
+    """Return what a checkpoint is of, by its `checkpoint.json`; what tells of no other is a language model."""
+    return next((kind for entry, kind in KINDS.items() if entry in info), KINDS["rows"])
+
+
 def check_kind(found: Checkpoint, entry: str) -> None:
     """Raise `CheckpointError` if a checkpoint is not of the kind that has this entry in `checkpoint.json`."""
     if entry not in found.info:
-        kind = next((kind for other, kind in KINDS.items() if other in found.info), KINDS["rows"])
+        kind = kind_of(found.info)
         advice = "; --pretrain_elmo_model_path takes it to train one" if kind == KINDS["rows"] else ""
         raise CheckpointError(f"{found.path} is {kind}, not {KINDS[entry]}{advice}")
 

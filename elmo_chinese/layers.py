@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from elmo_chinese.batches import batches_by_length, pad
 from elmo_chinese.files import CheckpointError
@@ -95,14 +95,6 @@ def _reserve(path: Path, size: int) -> None:
 def _wait() -> None:
     if dist.get_world_size() > 1:
         dist.barrier()
-
-
-def encoder_info(encoder: Optional[nn.Layer]) -> Optional[Dict[str, Any]]:
-    """Return the arguments that make an `ElmoEncoder` again, None for none."""
-    if encoder is None:
-        return None
-    names = ("boundaries", "start", "end", "legacy", "layer_norm")
-    return {**encoder.config, **{name: getattr(encoder, name) for name in names}}
 
 
 def mix_figures(encoder: Optional[nn.Layer]) -> Dict[str, float]:

@@ -18,8 +18,9 @@ import numpy as np
 CURVES = {
     "train": ("loss", "sampled_loss", "perplexity", "grad_norm", "cells_at_clip", "learning_rate", "tokens_per_second"),
     "dev": ("perplexity", "perplexity_forward", "perplexity_backward", "zero_state_ratio"),
-    "epoch": (),  # a task says which
+    "epoch": None,  # all of them: a task has figures of its own
 }
+NO_CURVES = ("kind", "step", "time", "epoch")  # of a record: what and where it is
 
 
 @contextmanager
@@ -117,7 +118,7 @@ class MetricsLog:
             os.fsync(self._file.fileno())
 
     def _plot(self, record: Dict[str, Any]) -> None:
-        for name in CURVES[record["kind"]]:
+        for name in CURVES[record["kind"]] or [name for name in record if name not in NO_CURVES]:
             if name in record:
                 tag = f"{record['kind']}/{name}"
                 self._writer.add_scalar(

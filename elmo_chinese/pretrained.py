@@ -23,6 +23,7 @@ from elmo_chinese.checkpoint import (
     MODEL_FILE,
     VOCABULARY_FILE,
     CheckpointError,
+    kind_of,
     read_arrays,
     verify,
 )
@@ -182,9 +183,8 @@ def _own_sizes(folder: Path) -> Tuple[Dict[str, float], Vocabulary]:
     try:
         verify(folder, (MODEL_FILE, VOCABULARY_FILE, INFO_FILE))
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        kind = next((kind for entry, kind in KINDS.items() if entry in info), KINDS["rows"])
-        if kind != KINDS["rows"]:
-            raise PretrainedError(f"{folder} is {kind}, not {KINDS['rows']}")
+        if kind_of(info) != KINDS["rows"]:
+            raise PretrainedError(f"{folder} is {kind_of(info)}, not {KINDS['rows']}")
         sizes = info["model"]
         whole = [sizes[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
         clips = [sizes[name] for name in ("cell_clip", "proj_clip")]

@@ -17,10 +17,10 @@ from elmo_chinese import checkpoint, kernels
 from elmo_chinese.batches import batches_by_length, pad
 from elmo_chinese.checkpoint import CheckpointError
 from elmo_chinese.files import damage
-from elmo_chinese.layers import MAX_SENTENCES, MAX_TOKENS, encoder_info
-from elmo_chinese.pretrained import bilm_numbers
+from elmo_chinese.layers import MAX_SENTENCES, MAX_TOKENS
+from elmo_chinese.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
 from elmo_chinese.text import InputError, read_lines
-from elmo_chinese.vocabulary import Vocabulary, vocabulary_from
+from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
 import paddle
@@ -202,10 +202,8 @@ def model_info(model: Model) -> Dict[str, Any]:
 
 def model_state(model: Model) -> Dict[str, np.ndarray]:
     """Return what `state.npz` holds of a model."""
-    state = {"dictionary": np.frombuffer(model.text.cutter.dictionary.encode("utf-8"), dtype=np.uint8)}
-    if model.elmo_vocabulary:
-        state["elmo_vocabulary"] = np.array(model.elmo_vocabulary.text)
-    return state
+    dictionary = np.frombuffer(model.text.cutter.dictionary.encode("utf-8"), dtype=np.uint8)
+    return {"dictionary": dictionary, **elmo_state(model.elmo_vocabulary)}
 
 
 def vocabulary_text(model: Model) -> str:
@@ -225,21 +223,13 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     info = found.info
     checkpoint.check_kind(found, "tags")
     try:
-        text, elmo_vocabulary = _text_of(found), None
-        if info["elmo"] is not None:
-            elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
+        text, elmo_vocabulary = _text_of(found), elmo_vocabulary_of(found)
         _check_sizes(found, text, elmo_vocabulary)
         encoder = ElmoEncoder(**info["elmo"], **(elmo_options or {})) if elmo_vocabulary else None
         tagger = Tagger(**info["model"], encoder=encoder, **options)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{found.path}: {checkpoint.INFO_FILE} does not fit the other files: {error}")
-    checkpoint.check_arrays(
-        {name: parameter.shape for name, parameter in tagger.named_parameters()},
-        found.model,
-        found.path / checkpoint.MODEL_FILE,
-    )
-    tagger.set_state_dict(found.model)
-    tagger.eval()
+    fill(tagger, found)
     return Model(decoder(tagger), text, elmo_vocabulary, tagger)
 
 
@@ -261,20 +251,12 @@ def _words(path: Path) -> List[str]:
 
 
 def _check_sizes(found, text: Dictionaries, elmo_vocabulary: Optional[Vocabulary]) -> None:
-    """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before."""
-    sizes, elmo, there = found.info["model"], found.info["elmo"], sum(array.size for array in found.model.values())
+    """Raise `ValueError` if a checkpoint's sizes are not those of its parts; see `check_sizes`."""
+    sizes = found.info["model"]
     numbers = sizes["num_words"] * sizes["word_emb_dim"] + sizes["bigru_num"] * 6 * sizes["grnn_hidden_dim"] ** 2
-    whole = list(sizes.values())
-    if elmo_vocabulary:
-        names = ("vocab_size", "embed_size", "hidden_size", "num_layers")
-        whole += [elmo[name] for name in names]
-        numbers += bilm_numbers(*(elmo[name] for name in names))
-    if not all(type(size) is int and size > 0 for size in whole) or numbers > there:
-        raise ValueError(f"{sizes} and {elmo} do not fit the {there:,} numbers of {checkpoint.MODEL_FILE}")
+    check_sizes(found, [*sizes.values()], numbers, elmo_vocabulary)
     if [sizes["num_words"], sizes["num_tags"]] != [text.size, len(text.tags)] or len(text.tag_ids) != len(text.tags):
         raise ValueError(f"{sizes} does not fit {text.size} words and {len(text.tag_ids)} tags")
-    if elmo_vocabulary and elmo_vocabulary.size != elmo["vocab_size"]:
-        raise ValueError(f"{elmo} does not fit a vocabulary of {elmo_vocabulary.size} words")
 
 
 def load_exported(folder: Path) -> Model:

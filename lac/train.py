@@ -26,7 +26,7 @@ from elmo_chinese.checkpoint import Checkpoint
 from elmo_chinese.command import command
 from elmo_chinese.flags import FIXED, OptionError, TrainingParser
 from elmo_chinese.layers import LayerCache
-from elmo_chinese.metrics import CURVES, MetricsLog, say
+from elmo_chinese.metrics import MetricsLog, say
 from elmo_chinese.session import choose_device
 from elmo_chinese.task import Result, Task
 from elmo_chinese.vocabulary import Vocabulary
@@ -46,8 +46,6 @@ from lac.options import make_parser
 from lac.reader import Sentence, read_table, read_tags
 from lac.scores import describe
 
-# Records of this program besides those of "train".
-CURVES["epoch"] = ("loss", "precision", "recall", "f1", "segmentation_f1", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
 UNKNOWN_STREAM = 100
 

@@ -15,8 +15,8 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 from elmo_chinese import checkpoint
 from elmo_chinese.batches import batches_by_length, pad
 from elmo_chinese.checkpoint import CheckpointError
-from elmo_chinese.layers import LayerCache, encoder_info
-from elmo_chinese.pretrained import bilm_numbers
+from elmo_chinese.layers import LayerCache
+from elmo_chinese.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
 from elmo_chinese.text import InputError
 from elmo_chinese.vocabulary import END, START, UNKNOWN, Vocabulary, vocabulary_from
 
@@ -247,7 +247,7 @@ def model_info(model: Model) -> Dict[str, Any]:
 
 def model_state(model: Model) -> Dict[str, np.ndarray]:
     """Return what `state.npz` holds of a model."""
-    return {"elmo_vocabulary": np.array(model.elmo_vocabulary.text)} if model.elmo_vocabulary else {}
+    return elmo_state(model.elmo_vocabulary)
 
 
 def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float]] = None, **options) -> Model:
@@ -262,39 +262,24 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
     info = found.info
     checkpoint.check_kind(found, "limits")
     try:
-        limits, elmo_vocabulary = Limits(**info["limits"]), None
+        limits, elmo_vocabulary = Limits(**info["limits"]), elmo_vocabulary_of(found)
         vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)
-        if info["elmo"] is not None:
-            elmo_vocabulary = vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
         _check_sizes(found, limits, vocabulary, elmo_vocabulary)
         encoder = ElmoEncoder(**info["elmo"], dropout=0, **(elmo_options or {})) if elmo_vocabulary else None
         reader = Reader(**info["model"], encoder=encoder, **options)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{found.path}: {checkpoint.INFO_FILE} does not fit the other files: {error}")
-    checkpoint.check_arrays(
-        {name: parameter.shape for name, parameter in reader.named_parameters()},
-        found.model,
-        found.path / checkpoint.MODEL_FILE,
-    )
-    reader.set_state_dict(found.model)
-    reader.eval()
+    fill(reader, found)
     return Model(reader, vocabulary, elmo_vocabulary, limits)
 
 
 def _check_sizes(found, limits: Limits, vocabulary: Vocabulary, elmo_vocabulary: Optional[Vocabulary]) -> None:
-    """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before."""
-    sizes, elmo, there = found.info["model"], found.info["elmo"], sum(array.size for array in found.model.values())
-    whole = [sizes[name] for name in ("num_words", "word_emb_dim", "hidden_size")]
-    numbers = whole[0] * whole[1] + 78 * whole[2] ** 2  # of the GRUs what depends on the hidden size alone
-    if elmo_vocabulary:
-        of_elmo = [elmo[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
-        whole += of_elmo
-        numbers += bilm_numbers(*of_elmo)
-    if not all(type(size) is int and size > 0 for size in [*whole, *limits]) or numbers > there:
-        raise ValueError(f"{sizes}, {limits} and {elmo} do not fit the {there:,} numbers of {checkpoint.MODEL_FILE}")
-    for size, words in ((sizes["num_words"], vocabulary), (elmo and elmo["vocab_size"], elmo_vocabulary)):
-        if words and words.size != size:
-            raise ValueError(f"{size} words do not fit a vocabulary of {words.size}")
+    """Raise `ValueError` if a checkpoint's sizes are not those of its parts; see `check_sizes`."""
+    words, *others = sizes = [found.info["model"][name] for name in ("num_words", "word_emb_dim", "hidden_size")]
+    numbers = words * others[0] + 78 * others[1] ** 2  # of the GRUs what depends on the hidden size alone
+    check_sizes(found, [*sizes, *limits], numbers, elmo_vocabulary)
+    if words != vocabulary.size:
+        raise ValueError(f"{words} words do not fit a vocabulary of {vocabulary.size}")
 
 
 def load(path: Union[str, Path]) -> Model:

@@ -23,7 +23,7 @@ from elmo_chinese import session, task
 from elmo_chinese.command import command
 from elmo_chinese.flags import FIXED, OptionError, TrainingParser
 from elmo_chinese.layers import LayerCache
-from elmo_chinese.metrics import CURVES, MetricsLog, say
+from elmo_chinese.metrics import MetricsLog, say
 from elmo_chinese.session import choose_device
 from elmo_chinese.task import Result, Task
 
@@ -37,9 +37,6 @@ from mrc.network import Reader, costs, random_of
 from mrc.options import make_parser
 from mrc.questions import Group, Limits, read, remarks
 from mrc.scores import describe
-
-# Records of this program besides those of "train".
-CURVES["epoch"] = ("loss", "rouge_l", "bleu_4", "f1", "em", "gamma", "mix_0", "mix_1", "mix_2", "mix_3")
 
 
 class Examples(NamedTuple):
