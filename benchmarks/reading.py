@@ -16,12 +16,10 @@ Everything is kept in --work (runs/reading); started again, it resumes with what
 
 import argparse
 import concurrent.futures
-import contextlib
 import itertools
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,11 +29,13 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from elmo_chinese.files import writing  # noqa: E402
 from elmo_chinese.metrics import read_metrics  # noqa: E402
 from elmo_chinese.text import find_files, read_lines  # noqa: E402
+
+from commands import run  # noqa: E402
 
 from mrc.scores import bleu_4, question_scores  # noqa: E402
 from mrc.words import HALF_WIDTH, cut  # noqa: E402
@@ -50,23 +50,6 @@ LIMITS = ("--max_passage_len", 350, "--max_question_len", 60, "--max_answer_len"
 SAMPLES = 10_000  # of the bootstrap
 MOST_WORDS = 100_000  # of the biLM
 LEAST = 10  # characters of a sentence that is looked for in other text
-
-
-def run(*command, log=None, output=None, threads=1):
-    """Run a command of the project as a user would; what it says goes to a log, what it prints to an output file."""
-    print("$", *command, flush=True)
-    command = [sys.executable if part == "python" else str(part) for part in command]
-    settings = dict(cwd=ROOT, env={**os.environ, "MKL_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)})
-    with contextlib.ExitStack() as files:
-        if log:
-            settings["stdout"] = settings["stderr"] = files.enter_context(open(log, "a", encoding="utf-8"))
-        if output:
-            settings["stdout"] = files.enter_context(open(output, "w", encoding="utf-8"))
-        before = os.path.getsize(log) if log else 0
-        if subprocess.run(command, **settings).returncode:
-            raise RuntimeError(f"{' '.join(command)} failed" + (f", see {log}" if log else ""))
-    if log and b"\nasked to stop: saved" in Path(log).read_bytes()[before:]:
-        raise RuntimeError(f"stopped before it was done, see {log}; start this again")
 
 
 # --- the biLM ---

@@ -14,12 +14,10 @@ Everything is kept in --work (runs/transfer); started again, it resumes with wha
 
 import argparse
 import concurrent.futures
-import contextlib
 import itertools
 import json
 import os
 import platform
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -30,13 +28,15 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from elmo_chinese.corpus.sentences import normalise, split_sentences  # noqa: E402
 from elmo_chinese.cutter import DIGITS, HALF_WIDTH, PathCutter, jieba_counts  # noqa: E402
 from elmo_chinese.files import write_text, writing  # noqa: E402
 from elmo_chinese.metrics import read_metrics  # noqa: E402
 from elmo_chinese.text import find_files, read_lines  # noqa: E402
+
+from commands import run  # noqa: E402
 
 from lac.dictionaries import LEAST_COUNT  # noqa: E402
 from lac.lines import read_gold  # noqa: E402
@@ -47,23 +47,6 @@ FULL = dict(tokens=dict(elmo=10e6, text=22e6), cells=[(500, 3), (2000, 3), (0, 1
 QUICK = dict(tokens=dict(elmo=1.5e6, text=1.5e6), cells=[(500, 1)])
 KINDS = {"baseline": "without ELMo", "elmo": "with ELMo", "text": "with ELMo of more text"}
 MOST_WORDS = 100_000  # of a biLM
-
-
-def run(*command, log=None, output=None, threads=1):
-    """Run a command of the project as a user would; what it says goes to a log, what it prints to an output file."""
-    print("$", *command, flush=True)
-    command = [sys.executable if part == "python" else str(part) for part in command]
-    settings = dict(cwd=ROOT, env={**os.environ, "MKL_NUM_THREADS": str(threads)})
-    with contextlib.ExitStack() as files:
-        if log:
-            settings["stdout"] = settings["stderr"] = files.enter_context(open(log, "a", encoding="utf-8"))
-        if output:
-            settings["stdout"] = files.enter_context(open(output, "w", encoding="utf-8"))
-        before = os.path.getsize(log) if log else 0
-        if subprocess.run(command, **settings).returncode:
-            raise RuntimeError(f"{' '.join(command)} failed" + (f", see {log}" if log else ""))
-    if log and b"\nasked to stop: saved" in Path(log).read_bytes()[before:]:
-        raise RuntimeError(f"stopped before it was done, see {log}; start this again")
 
 
 def fetch(path):

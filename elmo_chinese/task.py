@@ -1,27 +1,22 @@
 """Training a task on the vectors of a frozen biLM: passes over its examples, a score after each, the best model kept.
 
 What a task is made of (network, examples, cost, score) is in `Task`; the rest is the same for all of them. Top to
-bottom: one step, checkpoints, the end of a pass, the loop, and what stands around it.
+bottom: one step, checkpoints, the end of a pass, the loop. What stands around it is in `elmo_chinese/task_run.py`.
 """
 
 import argparse
 import math
-import os
-import shlex
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese import checkpoint, runtime
+from elmo_chinese import checkpoint
 from elmo_chinese.batches import training_batches
 from elmo_chinese.checkpoint import Checkpoint, Score
-from elmo_chinese.flags import OptionError, TrainingParser
+from elmo_chinese.flags import OptionError
 from elmo_chinese.gradients import all_reduce_sum, gradient_norm
 from elmo_chinese.layers import mix_figures
 from elmo_chinese.metrics import MetricsLog, StepClock, duration, say, show_progress
 from elmo_chinese.session import StopRequest, TrainingError, versions
-from elmo_chinese.vocabulary import Vocabulary
 
 import numpy as np
 import paddle
@@ -332,83 +327,3 @@ def log_step(task: Task, progress: Progress, cost: float, tokens: float, clock: 
     if task.log:
         task.log.write("train", step, {"loss": cost, "tokens_per_second": speed})
         show_progress(step, task.total_steps, f"step {step}/{task.total_steps}  loss {cost:.4f}  {speed:.0f} tokens/s")
-
-
-# --- around the loop ---
-
-
-def load_elmo(options: argparse.Namespace, load_encoder: Callable, **more) -> Tuple[Optional[nn.Layer], Any]:
-    """Return encoder and vocabulary of the pretrained biLM that the flags name, None and None if there is none.
-
-    Args:
-        load_encoder: `bilm.load_encoder`. more: arguments for it, besides what flags say.
-
-    Raises:
-        OptionError: there is no vocabulary, or another than the biLM was trained with.
-    """
-    path = options.pretrain_elmo_model_path
-    if not path:
-        return None, None
-    vocabulary = Vocabulary(options.elmo_dict_dir) if options.elmo_dict_dir else None
-    ends = dict(start=vocabulary.start, end=vocabulary.end) if vocabulary else {}
-    how = dict(boundaries=options.elmo_boundaries, legacy=options.elmo_legacy, l2=options.elmo_l2_coef)
-    encoder, own = load_encoder(path, **how, **ends, **more)
-    if vocabulary is None and own is None:
-        raise OptionError(f"{path} has no vocabulary in it: --elmo_dict_dir must name the one it was trained with")
-    if vocabulary and own and vocabulary.sha256 != own.sha256:
-        raise OptionError(f"{options.elmo_dict_dir} is not the vocabulary of {path}; leave --elmo_dict_dir out")
-    vocabulary = vocabulary or own
-    if vocabulary.size != encoder.config["vocab_size"]:
-        raise OptionError(
-            f"{options.elmo_dict_dir} has {vocabulary.size} words, but {path} was trained with "
-            f"{encoder.config['vocab_size']}"
-        )
-    return encoder, vocabulary
-
-
-def report_start(task: Task, device: str, sizes: Dict[str, Any], found: Optional[Checkpoint], text: str) -> None:
-    """Print what is about to be trained, and on what; `text` says what the examples are."""
-    options, network = task.options, task.network
-    trained = sum(parameter.size for parameter in network.trained_parameters())
-    frozen = sum(parameter.size for parameter in network.parameters()) - trained
-    if found:
-        step = found.info["step"]
-        say(f"resuming from {found.path}: step {step}, epoch {task.epoch(step):.2f}")
-    say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS})")
-    say("versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    say(f"network     {', '.join(f'{name} {size}' for name, size in sizes.items())}")
-    if network.encoder:
-        cache = f"layers kept as {options.elmo_cache}" if options.elmo_cache != "off" else "layers computed each time"
-        say(f"ELMo        {', '.join(f'{name} {size}' for name, size in network.encoder.config.items())}; {cache}")
-    say(f"parameters  {trained:,} trained, {frozen:,} frozen")
-    say(f"text        {text}")
-    say(f"steps       up to {task.total_steps} ({task.steps_per_epoch} an epoch), seed {options.random_seed}")
-
-
-def report_end(task: Task, progress: Progress) -> Optional[Path]:
-    """Print where everything is; return the folder of the best model, None if training was asked to stop."""
-    root = Path(task.options.model_save_dir)
-    if not over(task, progress):
-        say(f"asked to stop: saved step {progress.step}; resume with the same command and --load_dir auto")
-        return None
-    folder = checkpoint.resolve(root)
-    say(f"trained to step {progress.step}; more with --load_dir auto and a larger --max_epoch or --patience")
-    say(f"best model  {folder}")
-    say(f"logs        {root / 'log'}\ncurves      visualdl --logdir {shlex.quote(os.path.relpath(root / 'log'))}")
-    return folder
-
-
-def refuse(message: str) -> None:
-    """Raise what is wrong with the flags."""
-    raise OptionError(f"{message}; --help lists all flags")
-
-
-@contextmanager
-def only_run(parser: TrainingParser, arguments: List[str]) -> Iterator[Tuple[argparse.Namespace, List[str]]]:
-    """Parse flags, give `(options, given)`, and keep other runs out of the folder of this one; errors are raised."""
-    parser.error = refuse  # a program that calls this must not be ended
-    options, given, notes = parser.parse(arguments)
-    for note in notes:
-        say(note)
-    with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):
-        yield options, given

@@ -20,12 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from elmo_chinese import checkpoint, session, task
+from elmo_chinese import checkpoint, session, task, task_run
 from elmo_chinese.batches import pad
 from elmo_chinese.checkpoint import Checkpoint
 from elmo_chinese.command import command
 from elmo_chinese.flags import FIXED, OptionError, TrainingParser
-from elmo_chinese.layers import LayerCache
 from elmo_chinese.metrics import MetricsLog, say
 from elmo_chinese.session import choose_device
 from elmo_chinese.task import Result, Task
@@ -138,7 +137,7 @@ def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) 
     table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
     words = Vocabulary(options.word_dict_path).words if options.word_dict_path else None
     text = dictionaries.from_lines(lines, tags, table, words)
-    encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
+    encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
     # After the biLM: its initial numbers must not shift those of the tagger, which is to be compared without it.
     paddle.seed(options.random_seed)
     names = ("word_emb_dim", "grnn_hidden_dim", "bigru_num", "emb_learning_rate", "crf_learning_rate")
@@ -155,7 +154,7 @@ def init_model(options: argparse.Namespace, given: List[str], sizes: List[str]) 
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
     released = release.named(options.init_from)
     if released:
-        encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
+        encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
         model = release.load(*released, encoder, **rates)._replace(elmo_vocabulary=elmo_vocabulary)
     elif options.pretrain_elmo_model_path:
         raise OptionError("--pretrain_elmo_model_path goes with a released model; others have their ELMo or none")
@@ -180,10 +179,8 @@ def with_layers(
     model: Model, sentences: List[Sentence], encoded: Encoded, options: argparse.Namespace, name: str
 ) -> Text:
     """Return a `Text`; computes the ELMo layers of all its sentences."""
-    layers = None
-    if encoded.elmo is not None and options.elmo_cache != "off":
-        path = Path(options.model_save_dir) / f"elmo_layers.{name}"
-        layers = LayerCache(model.tagger.encoder, [[ids] for ids in encoded.elmo], path, options.elmo_cache)
+    texts = encoded.elmo and [[ids] for ids in encoded.elmo]
+    layers = task_run.keep_layers(options, model.tagger.encoder, texts, name)
     return Text(sentences, encoded, layers)
 
 
@@ -243,7 +240,7 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
     if log:
         words = sum(len(sentence.words) for sentence in sentences)
         text = f"{len(sentences)} lines of {words} words to train on, {len(dev) if dev else 0} dev lines"
-        task.report_start(training, device, tagger.config, found, text)
+        task_run.report_start(training, device, tagger.config, found, text)
     # What takes long comes after the report.
     train = with_layers(model, sentences, encoded, options, "train")
     cost, evaluate = make_cost(model, train, options.random_seed, options.unknown_rate), None
@@ -253,17 +250,16 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
     return training._replace(cost=cost, evaluate=evaluate), progress
 
 
+def score(options: argparse.Namespace, folder: Path) -> str:
+    """Return the scores of a folder's model on --test_data, as text."""
+    model = tagging.load(folder)
+    sentences = read_held_out(options, options.test_data, model.text)
+    return f"{len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}"
+
+
 def run(arguments: List[str]) -> None:
     """Train by flags, as from the command line; errors are raised."""
-    parser = make_parser(__doc__)
-    with task.only_run(parser, arguments) as (options, given):
-        training, progress = set_up(parser, options, given)
-        task.train(training, progress)
-        folder = task.report_end(training, progress) if training.log else None
-        if folder and options.test_data:
-            model = tagging.load(folder)
-            sentences = read_held_out(options, options.test_data, model.text)
-            say(f"test        {len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}")
+    task_run.run(make_parser(__doc__), set_up, score, arguments)
 
 
 def main(arguments: Optional[List[str]] = None) -> None:

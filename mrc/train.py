@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from elmo_chinese import session, task
+from elmo_chinese import session, task, task_run
 from elmo_chinese.command import command
 from elmo_chinese.flags import FIXED, OptionError, TrainingParser
 from elmo_chinese.layers import LayerCache
@@ -51,10 +51,7 @@ def with_layers(
     model: Model, groups: List[Group], encoded: Encoded, options: argparse.Namespace, name: str
 ) -> Examples:
     """Return `Examples`; computes the ELMo layers of all texts."""
-    layers = None
-    if encoded.elmo is not None and options.elmo_cache != "off":
-        path = Path(options.model_save_dir) / f"elmo_layers.{name}"
-        layers = LayerCache(model.reader.encoder, encoded.elmo, path, options.elmo_cache)
+    layers = task_run.keep_layers(options, model.reader.encoder, encoded.elmo, name)
     return Examples(groups, encoded, layers)
 
 
@@ -123,7 +120,7 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
 def make_model(options: argparse.Namespace, sizes: List[str], groups: List[Group], limits: Limits) -> Model:
     """Return a freshly initialised `Model` for groups to train on; `sizes` are the flags that make the network."""
     vocabulary = reading.build_vocabulary(groups, options.min_count)
-    encoder, elmo_vocabulary = task.load_elmo(options, load_encoder, dropout=0, layer_norm=True)
+    encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=0, layer_norm=True)
     # After the biLM: its initial numbers must not shift those of the reader, which is to be compared without it.
     paddle.seed(options.random_seed)
     shape = {name: getattr(options, name) for name in sizes}
@@ -180,7 +177,7 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
         asked = sum(len(group.questions) for group in dev or ())
         passages = sum(len(group.passages) for group in groups)
         text = f"{questions} questions on {passages} passages to train on, {asked} dev questions"
-        task.report_start(training, device, reader.config, found, text)
+        task_run.report_start(training, device, reader.config, found, text)
     # What takes long comes after the report.
     cost = make_cost(model, with_layers(model, groups, encoded, options, "train"), options.random_seed)
     evaluate = None
@@ -190,24 +187,17 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
     return training._replace(cost=cost, evaluate=evaluate), progress
 
 
-def run(arguments: List[str]) -> None:
-    """Train by flags, as from the command line; errors are raised."""
-    parser = make_parser(__doc__)
-    with task.only_run(parser, arguments) as (options, given):
-        training, progress = set_up(parser, options, given)
-        task.train(training, progress)
-        folder = task.report_end(training, progress) if training.log else None
-        if folder and options.test_data:
-            model = reading.load(folder)
-            groups = read_groups(options, options.test_data, model.limits)
-            scores = reading.score_answers(groups, reading.predict(model, groups))
-            say(f"test        {describe(scores._asdict())}")
+def score(options: argparse.Namespace, folder: Path) -> str:
+    """Return the scores of a folder's model on --test_data, as text."""
+    model = reading.load(folder)
+    groups = read_groups(options, options.test_data, model.limits)
+    return describe(reading.score_answers(groups, reading.predict(model, groups))._asdict())
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
     with command():
-        run(sys.argv[1:] if arguments is None else arguments)
+        task_run.run(make_parser(__doc__), set_up, score, sys.argv[1:] if arguments is None else arguments)
     session.leave()
 
 
