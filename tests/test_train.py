@@ -370,10 +370,10 @@ def test_not_finite_stops_at_once_and_keeps_the_good_checkpoint(small, tmp_path,
     arguments = [*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run")]
     step = train.train_step
 
-    def poisoned(model, optimizer, batch, states, random, *more):
+    def poisoned(model, optimizer, batch, states, random, **more):
         if random.step == 10:
             model.softmax_bias.set_value(model.softmax_bias + float("nan"))
-        return step(model, optimizer, batch, states, random, *more)
+        return step(model, optimizer, batch, states, random, **more)
 
     monkeypatch.setattr(train, "train_step", poisoned)
     with pytest.raises(SystemExit) as stopped:

@@ -318,10 +318,10 @@ def test_what_is_trained_on_changes_under_way(whole, tmp_path, capfd, monkeypatc
             mine = [*arguments, "--train_path", text, "--cache_dir", cache, "--para_save_dir", root]
             damaging = functools.partial(damage, text if what == "text" else cache / f"{key}.2" / what)
 
-            def disturbed(model, optimizer, batch, states, random, *more, moment=moment, damaging=damaging):
+            def disturbed(model, optimizer, batch, states, random, moment=moment, damaging=damaging, **more):
                 if random.step == moment:
                     damaging()
-                return step(model, optimizer, batch, states, random, *more)
+                return step(model, optimizer, batch, states, random, **more)
 
             monkeypatch.setattr(train, "train_step", disturbed)
             code, _, errors = run(capfd, *mine)
@@ -344,13 +344,13 @@ def test_touched_or_copied_text_is_the_same_text(whole, tmp_path, capfd, monkeyp
     arguments, undisturbed = whole
     text, step = Path(shutil.copy(LM / "train.txt", tmp_path / "text.txt")), train.train_step
 
-    def disturbed(model, optimizer, batch, states, random, *more):
+    def disturbed(model, optimizer, batch, states, random, **more):
         if random.step == 3:
             os.utime(text, (1, 1))
         if random.step == 5:
             text.unlink()
             shutil.copy(LM / "train.txt", text)
-        return step(model, optimizer, batch, states, random, *more)
+        return step(model, optimizer, batch, states, random, **more)
 
     monkeypatch.setattr(train, "train_step", disturbed)
     mine = [*arguments, "--train_path", text, "--cache_dir", tmp_path / "cache", "--para_save_dir", tmp_path / "run"]
