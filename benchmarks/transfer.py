@@ -91,6 +91,7 @@ def pretrain(work, kind, tokens, more, threads):
         *(words / "vocabulary.txt", "--train_path", words / "train", "--test_path", words / "dev"),
         *("--embed_size", 128, "--hidden_size", 512, "--batch_size", 32, "--num_steps", 20, "--shuffle", "true"),
         *("--sample_softmax", "true", "--n_negative_samples_batch", 2000, "--max_epoch", f"{tokens / there:.2f}"),
+        *("--learning_rate", 0.4, "--lr_schedule", "linear"),
         *("--log_interval", 200, "--dev_interval", 1500, "--save_interval", 1500, "--visualdl_embeddings", 2000),
         log=work / f"bilm_{kind}.log",
         threads=threads,

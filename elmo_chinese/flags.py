@@ -156,8 +156,8 @@ def _retyped(flag: Flag, value: Any) -> Any:
     if type(value) not in (str, bool, int, float):
         raise TypeError
     typed = flag.type(str(value))
-    # A string may be an old name of the value.
-    if typed != value and type(value) is not str or flag.choices and typed not in flag.choices:
+    # A string may be an old name of another string, and of nothing else.
+    if typed != value and not type(value) is type(typed) is str or flag.choices and typed not in flag.choices:
         raise ValueError
     return typed
 

@@ -134,19 +134,21 @@ def scale_gradients(
 
 @paddle.no_grad()
 def share_row_gradients(parameters: Parameters) -> None:
-    """Average row-sparse gradients over all processes (`paddle.DataParallel` averages the dense ones)."""
+    """Average row-sparse gradients over all processes (`paddle.DataParallel` averages the dense ones).
+
+    All sum up the rows that any of them has, each row once: negatives are the same in every process, and frequent words
+    come in most.
+    """
     for table in parameters:
         if table.grad is not None and table.grad.is_selected_rows():
-            rows, values = merged_rows(table.grad)
-            most = paddle.to_tensor(len(rows))
-            dist.all_reduce(most, op=dist.ReduceOp.MAX)
-            lacking = int(most) - len(rows)  # all processes must send as many: the rest are zeros for row 0
-            rows, values = F.pad(rows, [0, lacking]), F.pad(values, [0, lacking, 0, 0])
-            received = ([], [])
-            for into, part in zip(received, (rows, values)):
-                dist.all_gather(into, part)
-            rows, values = map(paddle.concat, received)
-            set_row_gradient(table, rows, values / dist.get_world_size())
+            mine, values = merged_rows(table.grad)
+            used = paddle.zeros([table.shape[0]], "int32").put_along_axis(mine, paddle.ones([], "int32"), 0)
+            dist.all_reduce(used, op=dist.ReduceOp.MAX)
+            rows = paddle.nonzero(used).flatten()
+            places = paddle.cumsum(used, dtype="int64")[mine] - 1
+            total = paddle.zeros([len(rows), table.shape[1]]).scatter_(places, values)
+            dist.all_reduce(total)
+            set_row_gradient(table, rows, total / dist.get_world_size())
 
 
 def all_reduce_sum(values: Sequence[float]) -> List[float]:

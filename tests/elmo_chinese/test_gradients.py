@@ -1,10 +1,13 @@
 """elmo_chinese/gradients.py: row-sparse gradients against dense ones and NumPy; over processes: tests/test_train.py."""
 
+import threading
+
 from elmo_chinese import kernels
-from elmo_chinese.gradients import Adagrad, gradient_norm, scale_gradients
+from elmo_chinese.gradients import Adagrad, gradient_norm, scale_gradients, share_row_gradients
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 import paddle.nn.functional as F
 import pytest
 from conftest import largest_difference
@@ -54,6 +57,34 @@ def test_norm_and_clipping_of_row_sparse_gradients_equal_dense_ones(max_norm):
     for mine, right in zip(found[1][1], found[0][1]):
         assert largest_difference(mine, right) < 1e-6
     assert (max_norm == 0.5) == (np.sqrt(sum((update**2).sum() for update in found[1][1])) < 0.51)
+
+
+def test_rows_of_several_processes_are_averaged_and_each_is_sent_once(monkeypatch):
+    ids = [[5, 1, 5, 0], [1, 1, 5], [7, 5, 1, 2, 3]]  # of a process each; 1 and 5 stand for the negatives
+    tables = [paddle.create_parameter([9, 4], "float32") for _ in ids]
+    for number, (table, mine) in enumerate(zip(tables, ids), start=1):
+        (number * F.embedding(paddle.to_tensor(mine), table, sparse=True)).sum().backward()
+    expected = sum((n + 1) * np.bincount(mine, minlength=9) for n, mine in enumerate(ids))[:, None] / 3 * np.ones(4)
+    barrier, given, sent = threading.Barrier(3), [None] * 3, []
+
+    def all_reduce(tensor, op=dist.ReduceOp.SUM):
+        number = int(threading.current_thread().name)
+        given[number] = tensor.numpy()
+        barrier.wait(30)
+        paddle.assign(np.max(given, 0) if op == dist.ReduceOp.MAX else np.sum(given, 0), tensor)
+        sent.append(tuple(tensor.shape))
+        barrier.wait(30)
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    threads = [threading.Thread(target=share_row_gradients, args=([t],), name=str(n)) for n, t in enumerate(tables)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sent == [(9,)] * 3 + [(6, 4)] * 3
+    for table in tables:
+        before = table.numpy()
+        paddle.optimizer.SGD(1.0, parameters=[table]).step()
+        assert largest_difference(before - table.numpy(), expected) < 1e-6
 
 
 @pytest.mark.parametrize("in_cpp", [True, False])

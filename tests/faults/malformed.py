@@ -90,7 +90,8 @@ def lines_of(content):
     """Return the lines of a file as the formats have them; `ValueError` if it is not UTF-8."""
     text = content.decode("utf-8")
     text = text[1:] if text.startswith(codecs.BOM_UTF8.decode()) else text
-    return (text[:-1] if text.endswith("\n") else text).split("\n") if content else []
+    lines = (text[:-1] if text.endswith("\n") else text).split("\n") if content else []
+    return [line[:-1] if line.endswith("\r") else line for line in lines]
 
 
 def recorded(record_property, name, tried, good):
