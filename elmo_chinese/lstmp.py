@@ -101,19 +101,24 @@ def _projected(inputs, gate_w, bias, at_once):
         yield from _by_step([product.reshape([-1, batch, product.shape[-1]]) for product in products])
 
 
-def _activated(gates):
+def _shares(size):
+    """Return how far each column of the gates is moved from 1 by `_activated`, `[4·hidden]`, and that 1, `[1]`."""
+    one = paddle.ones([1])
+    return F.pad(one.expand([size]), [0, 3 * size], value=0.5), one
+
+
+def _activated(gates, shares, one):
     """Return candidate, input, forget and output gate from what tanh made of them: sigmoid(x) = (1 + tanh(x / 2)) / 2.
 
-    So one tanh does for all four; on CPU Paddle's sigmoid takes eight times as long.
+    So one tanh does for all four; on CPU Paddle's sigmoid takes eight times as long. The candidate stays as it is.
     """
-    size = gates.shape[-1] // 4
-    candidate, others = paddle.split(gates, [size, 3 * size], axis=-1)
-    return candidate, *paddle.split(paddle.scale(others, 0.5, 0.5), 3, axis=-1)
+    return paddle.split(paddle.lerp(one, gates, shares), 4, axis=-1)
 
 
 def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep):
-    (cell_clip, proj_clip), size = clips, cell.shape[-1]
-    halves = F.pad(paddle.ones([size]), [0, 3 * size], value=0.5)  # see `_activated`
+    cell_clip, proj_clip = clips
+    shares = _shares(cell.shape[-1])
+    halves = shares[0]  # of what tanh takes, too
     gate_w, bias = ([weight * halves for weight in group] for group in (weights.gate_w, weights.bias))
     # Transposed, since MKL takes twice as long for few rows times a matrix whose rows are a power of 2 of bytes apart.
     recurrent_w = (paddle.stack(weights.recurrent_w) * halves).transpose([0, 2, 1]).contiguous()
@@ -121,7 +126,7 @@ def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep):
     kept = Kept([], [hidden], [cell])
     for gates in _projected(inputs, gate_w, bias, inputs.shape[1] if keep else STEPS_AT_ONCE):
         gates = paddle.tanh(paddle.matmul(hidden, recurrent_w, transpose_y=True) + gates)
-        candidate, in_gate, forget_gate, out_gate = _activated(gates)
+        candidate, in_gate, forget_gate, out_gate = _activated(gates, *shares)
         cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
         hidden = paddle.matmul(out_gate * paddle.tanh(cell), projection_w)
         hidden = paddle.clip(hidden, -proj_clip, proj_clip)
@@ -147,7 +152,7 @@ def _slopes(kept, clips):
     """
     cell_clip, proj_clip = clips
     gates, cells, before = paddle.stack(kept.gates), paddle.stack(kept.cells[1:]), paddle.stack(kept.cells[:-1])
-    candidate, in_gate, forget_gate, out_gate = _activated(gates)
+    candidate, in_gate, forget_gate, out_gate = _activated(gates, *_shares(cells.shape[-1]))
     squashed, inside = paddle.tanh(cells), _inside(cells, cell_clip)
     by_next = paddle.roll(forget_gate, -1, axis=0) * inside  # of the last cell it does not matter: it has no next one
     by_projected = out_gate * (1 - squashed * squashed) * inside
