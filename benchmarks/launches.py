@@ -3,7 +3,7 @@
 Of the path of Paddle operators (that of GPUs, and of machines without a compiler), at the mid sizes of throughput.py
 with sampled softmax, in one JSON line:
 
-    operators            of a step in Paddle's profile: what its API calls, not the profiler's marks of the backward pass
+    operators            of a step in Paddle's profile: what its API calls, without the marks of the backward pass
     per_time_step        how many more with one more time step
     host_ms              a step's random numbers drawn in NumPy at the released sizes, while the device may wait
     bytes_to_device      handed over by `paddle.to_tensor` in a step at the released sizes

@@ -59,8 +59,9 @@ def test_an_old_name_of_a_value_is_that_value():
 
 
 @pytest.mark.parametrize("saved", [
-    dict(size=0), dict(size=4.5), dict(size="8"), dict(size=None), dict(size=[3]), dict(kind="other"), dict(rate=float("nan")),
-    dict(rate="fast"), dict(files="abc", rate=-1), dict(files=[1, {}]), dict(files=3), dict(shuffle="perhaps"), dict(shuffle="true"), [],
+    dict(size=0), dict(size=4.5), dict(size="8"), dict(size=None), dict(size=[3]), dict(kind="other"),
+    dict(rate=float("nan")), dict(rate="fast"), dict(files="abc", rate=-1), dict(files=[1, {}]), dict(files=3),
+    dict(shuffle="perhaps"), dict(shuffle="true"), [],
 ])  # fmt: skip
 def test_saved_flags_that_could_not_have_been_given_are_refused(saved):
     parser = make_parser()

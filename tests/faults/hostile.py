@@ -317,4 +317,6 @@ def test_code_in_a_cache(tmp_path, capsys, record_property):
             assert "it is made anew from" in capsys.readouterr().out
             assert (folder / name).read_bytes() == before
     assert not marker.exists()
-    record_property("fault", ("the same calls in the reader's cache", 3 * len(contents), "made anew, nothing is executed"))
+    record_property(
+        "fault", ("the same calls in the reader's cache", 3 * len(contents), "made anew, nothing is executed")
+    )

@@ -141,7 +141,9 @@ def test_full_disk_under_the_vectors(whole, small_disk, capsys, record_property)
         assert clear_stop(stopped.value.code, errors) and "vectors.npz" in errors
         assert not any(disk.iterdir())
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
-    record_property("fault", ("full disk under elmo_embed.py", 4, "one message before or while it is written, nothing left"))
+    record_property(
+        "fault", ("full disk under elmo_embed.py", 4, "one message before or while it is written, nothing left")
+    )
 
 
 # --- damaged checkpoints ---
