@@ -4,8 +4,8 @@
 
 Starts train.py with the flags behind `--`, kills it (SIGKILL) after so many minutes and starts it again with
 `--load_dir auto`. Every ten seconds the memory that the process holds (VmRSS) goes to OUTPUT/memory.jsonl. A run that
-was stopped goes on by the same command. Prints a Markdown table, a line for every ten minutes of training, and draws the
-held-out perplexity into OUTPUT/long_run.png.
+was stopped goes on by the same command. Prints a Markdown table, a line for every ten minutes of training, and draws
+the held-out perplexity into OUTPUT/long_run.png.
 """
 
 import argparse
