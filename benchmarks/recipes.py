@@ -36,7 +36,7 @@ RECIPES = {
     "adam": [Recipe("adam", rate, "constant", 0.1) for rate in (0.0001, 0.0003, 0.001, 0.002, 0.004)],
     "rmsprop": [Recipe("rmsprop", rate, "constant", 0.1) for rate in (0.0003, 0.001, 0.003)],
     "constant": [Recipe("adagrad", 0.2, "constant", 0.1)],
-    "linear": [Recipe("adagrad", rate, "linear", 0.1) for rate in (0.4, 0.8)],
+    **{f"linear_{rate}": [Recipe("adagrad", rate, "linear", 0.1)] for rate in (0.4, 0.8)},
 }
 SIZES = ["--embed_size", "96", "--hidden_size", "384", "--batch_size", "32", "--num_steps", "20", "--dropout", "0.1"]
 SIZES += ["--sample_softmax", "true", "--n_negative_samples_batch", "1000", "--shuffle", "true"]
