@@ -233,6 +233,25 @@ class ScalarMix(nn.Layer):
         return self.ELMo_gamma * paddle.add_n([layer * weight for layer, weight in zip(layers, weights)])
 
 
+def _whole_numbers(name, values, axes, shape):
+    """Return what was given as an int64 tensor; ValueError if it is none of so many axes."""
+    if isinstance(values, (list, tuple, np.ndarray)):
+        values = paddle.to_tensor(np.asarray(values))
+    kind = getattr(values, "dtype", None)
+    if kind not in (paddle.int32, paddle.int64) or len(values.shape) != axes:
+        found = f"{kind} of shape {list(values.shape)}" if kind else type(values).__name__
+        raise ValueError(f"{name} must be an int64 tensor of shape {shape}, got {found}")
+    return values if kind == paddle.int64 else values.astype("int64")
+
+
+def _check_lengths(lengths, word_ids):
+    if lengths.shape[0] != word_ids.shape[0]:
+        raise ValueError(f"lengths are {lengths.shape[0]}, but word_ids has {word_ids.shape[0]} sentences")
+    least, most = paddle.stack([lengths.min(), lengths.max()]).tolist()  # read at once: each waits for a GPU
+    if least < 0 or most > word_ids.shape[1]:
+        raise ValueError(f"lengths go from {least} to {most}, but word_ids has {word_ids.shape[1]} words a sentence")
+
+
 class ElmoEncoder(nn.Layer):
     """Word ids to ELMo vectors: a pretrained `BiLSTM`, whose layers are mixed by trained weights.
 
@@ -276,6 +295,11 @@ class ElmoEncoder(nn.Layer):
         legacy: bool = False,
     ):
         super().__init__()
+        if not (0 <= dropout < 1 and l2 >= 0 and num_mixes >= 1):
+            raise ValueError(
+                f"dropout must be at least 0 and below 1, l2 at least 0, num_mixes at least 1; got {dropout}, {l2} and "
+                f"{num_mixes}"
+            )
         self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip)
         for parameter in self.lstm.parameters():
             parameter.stop_gradient = not finetune
@@ -293,16 +317,21 @@ class ElmoEncoder(nn.Layer):
         """Return the word layer and every LSTM layer, forward and backward side by side, before dropout and mix.
 
         Args:
-            word_ids: int64 `[batch, words]`.
+            word_ids: int64 `[batch, words]`; a NumPy array or nested list will do.
             lengths: int64 `[batch]`, words of each sentence; None: all of them.
 
         Returns:
             float32 `[num_layers + 1, batch, words, embedding_dim]`; zero at padding.
+
+        Raises:
+            ValueError: they are not whole numbers of these shapes, or a length is negative or beyond the words.
         """
-        if isinstance(word_ids, str) or len(word_ids.shape) != 2:
-            raise ValueError("word_ids must be an int64 tensor of shape [batch, words]")
+        word_ids = _whole_numbers("word_ids", word_ids, 2, "[batch, words]")
         if lengths is None:
             lengths = paddle.full([word_ids.shape[0]], word_ids.shape[1], dtype="int64")
+        lengths = _whole_numbers("lengths", lengths, 1, "[batch]")
+        if paddle.in_dynamic_mode():  # while a program is exported they have no values
+            _check_lengths(lengths, word_ids)
         with paddle.set_grad_enabled(self.finetune and paddle.is_grad_enabled()):
             if not self.boundaries:
                 return self._layers(word_ids, lengths)
@@ -373,20 +402,22 @@ def load_encoder(path: Union[str, Path], **options) -> Tuple[ElmoEncoder, Option
         options: of `ElmoEncoder`, besides the sizes.
 
     Returns:
-        the encoder, and the vocabulary if the folder has one (our checkpoints do, Fluid folders do not).
+        the encoder, in evaluation mode: without dropout until `train()` of it, or of a layer that it is part of; and
+        the vocabulary if the folder has one (our checkpoints do, Fluid folders do not).
     """
     sizes, vocabulary = pretrained_sizes(path)
     if vocabulary:
         options = {"start": vocabulary.start, "end": vocabulary.end, **options}
     encoder = ElmoEncoder(**sizes, **options)
     load_pretrained(encoder, path)
+    encoder.eval()
     return encoder, vocabulary
 
 
 _default_encoder: Optional[ElmoEncoder] = None
 
 
-def init_pretraining_params(exe, pretraining_params_path: str, main_program: Optional[nn.Layer] = None) -> None:
+def init_pretraining_params(exe, pretraining_params_path: str, main_program: Optional[nn.Layer] = None) -> nn.Layer:
     """Fill the biLM parameters of a layer from a pretrained model; nothing else of it is touched.
 
     Args:
@@ -395,7 +426,11 @@ def init_pretraining_params(exe, pretraining_params_path: str, main_program: Opt
             project, or the folder of a run, which means its best one; or a `.tar.gz` of one, or the http(s) address
             of such a file. Optimizer state and learning rate in it are left alone.
         main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one inside. None: make the default encoder
-            of this process, which `elmo_encoder` uses, with sizes as in the files.
+            of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
+
+    Returns:
+        the layer that was filled. The default encoder must be a part of the task's network, if its mix is to be
+        trained and saved with it, and `train()` and `eval()` are to reach it.
 
     Raises:
         PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable.
@@ -404,13 +439,14 @@ def init_pretraining_params(exe, pretraining_params_path: str, main_program: Opt
     global _default_encoder
     if main_program is None:
         _default_encoder, _ = load_encoder(pretraining_params_path)
-    else:
-        load_pretrained(main_program, pretraining_params_path)
+        return _default_encoder
+    load_pretrained(main_program, pretraining_params_path)
+    return main_program
 
 
 def elmo_encoder(
     word_ids: paddle.Tensor,
-    elmo_l2_coef: float = 0.001,
+    elmo_l2_coef: Optional[float] = None,
     lengths: Optional[paddle.Tensor] = None,
     encoder: Optional[ElmoEncoder] = None,
 ) -> paddle.Tensor:
@@ -418,7 +454,7 @@ def elmo_encoder(
 
     Args:
         word_ids: int64 `[batch, words]`.
-        elmo_l2_coef: decay of the mix weights.
+        elmo_l2_coef: decay of the mix weights from now on; None: as it is, 0.001 unless it was made with another.
         lengths: int64 `[batch]`, words of each sentence; None: all of them.
         encoder: None for the default one, which `init_pretraining_params(None, path)` makes.
 
@@ -428,6 +464,7 @@ def elmo_encoder(
     encoder = encoder or _default_encoder
     if encoder is None:
         raise PretrainedError("nothing is loaded yet: call init_pretraining_params(None, path) first, or pass encoder=")
-    for mix in encoder.mixes:
-        mix.ELMo_w.regularizer = paddle.regularizer.L2Decay(elmo_l2_coef)
+    if elmo_l2_coef is not None:
+        for mix in encoder.mixes:
+            mix.ELMo_w.regularizer = paddle.regularizer.L2Decay(elmo_l2_coef)
     return encoder(word_ids, lengths)

@@ -31,15 +31,12 @@ def flat(vectors, lengths):
 
 @pytest.fixture
 def encoder():
-    encoder, _ = load_encoder(LAC / "elmo_checkpoint")
-    encoder.eval()
-    return encoder
+    return load_encoder(LAC / "elmo_checkpoint")[0]
 
 
 def test_legacy_equals_the_originals_encoder():
     golden = np.load(LAC / "elmo.npz")
     encoder, _ = load_encoder(LAC / "elmo_checkpoint", legacy=True)
-    encoder.eval()
     ids, lengths = padded(golden)
     assert largest_difference(flat(encoder(ids, lengths), lengths), golden["elmo"]) < 1e-5
 
@@ -138,9 +135,31 @@ def test_layer_norm_equals_numpy():
 
 
 def test_wrong_word_ids_are_an_error(encoder):
-    for wrong in ("一个 句子", paddle.to_tensor([1, 2])):
-        with pytest.raises(ValueError, match=r"int64 tensor of shape \[batch, words\]"):
+    for wrong in ("一个 句子", paddle.to_tensor([1, 2]), paddle.to_tensor([[0.5, 2]]), 3, [[1.0]]):
+        with pytest.raises(ValueError, match=r"word_ids must be an int64 tensor of shape \[batch, words\], got"):
             encoder(wrong)
+
+
+@pytest.mark.parametrize("lengths, message", [
+    ([5, 4], "go from 4 to 5, but word_ids has 4 words"), ([2, -1], "go from -1 to 2"), ([4], "lengths are 1, but"),
+    ([4.0, 4.0], "must be an int64 tensor"), (4, r"must be an int64 tensor of shape \[batch\], got int"),
+])  # fmt: skip
+def test_wrong_lengths_are_an_error_instead_of_foreign_memory(encoder, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        encoder(paddle.to_tensor([[5, 8, 13, 4], [7, 9, 4, 0]]), lengths)
+
+
+def test_lists_and_arrays_will_do(encoder):
+    ids, lengths = [[5, 8, 13, 4], [7, 9, 4, 0]], [4, 3]
+    right = encoder(paddle.to_tensor(ids), paddle.to_tensor(lengths)).numpy()
+    for make in (list, lambda values: np.array(values, np.int32), lambda values: paddle.to_tensor(values, "int32")):
+        assert (encoder(make(ids), make(lengths)).numpy() == right).all()
+
+
+@pytest.mark.parametrize("wrong", [dict(dropout=1.0), dict(dropout=-0.1), dict(l2=-1.0), dict(num_mixes=0)])
+def test_impossible_arguments_of_the_encoder_are_an_error(wrong):
+    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1"):
+        ElmoEncoder(9, 4, 4, **wrong)
 
 
 def test_the_documented_steps_run_as_they_stand(monkeypatch, encoder):
@@ -149,12 +168,57 @@ def test_the_documented_steps_run_as_they_stand(monkeypatch, encoder):
     with pytest.raises(PretrainedError, match="call init_pretraining_params"):
         elmo_encoder(word_ids)
     init_pretraining_params(None, str(LAC / "elmo_checkpoint"))
-    bilm._default_encoder.eval()
     elmo_embedding = elmo_encoder(word_ids)
     word_embedding = paddle.zeros([2, 3, 4])
     assert paddle.concat([elmo_embedding, word_embedding], axis=-1).shape == [2, 3, 20]
     assert largest_difference(elmo_embedding.numpy(), encoder(word_ids).numpy()) < 1e-6
     assert largest_difference(elmo_encoder(word_ids, encoder=encoder).numpy(), encoder(word_ids).numpy()) == 0
+    assert init_pretraining_params(None, str(LAC / "elmo_checkpoint"), encoder) is encoder
+
+
+class Network(paddle.nn.Layer):
+    """A task of a user's, as README has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.elmo = init_pretraining_params(None, str(LAC / "elmo_checkpoint"))
+        self.words = paddle.nn.Embedding(60, 4)
+        self.out = paddle.nn.Linear(4 + self.elmo.embedding_dim, 3)
+
+    def forward(self, word_ids, lengths):
+        return self.out(paddle.concat([self.words(word_ids), elmo_encoder(word_ids, lengths=lengths)], axis=-1))
+
+
+def test_the_default_encoder_is_trained_and_saved_with_the_network_that_it_is_part_of(monkeypatch):
+    monkeypatch.setattr(bilm, "_default_encoder", None)
+    network, frozen = Network(), bilm._default_encoder.lstm.embedding.numpy()
+    ids, lengths = paddle.to_tensor([[5, 8, 13, 4], [7, 9, 4, 0]]), paddle.to_tensor([4, 3])
+    network.train()
+    assert largest_difference(network(ids, lengths).numpy(), network(ids, lengths).numpy()) > 1e-3  # dropout
+    optimizer = paddle.optimizer.Adam(0.01, parameters=network.parameters())
+    for _ in range(5):
+        paddle.nn.functional.cross_entropy(network(ids, lengths), paddle.to_tensor([[0, 1, 2, 0]] * 2)).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    state, mix = network.state_dict(), bilm._default_encoder.mixes[0]
+    assert (mix.ELMo_w.numpy() != 0).all() and mix.ELMo_gamma.item() != 1
+    assert (state["elmo.mixes.0.ELMo_w"].numpy() == mix.ELMo_w.numpy()).all()
+    assert (bilm._default_encoder.lstm.embedding.numpy() == frozen).all()
+    network.eval()
+    right = network(ids, lengths).numpy()
+    assert (network(ids, lengths).numpy() == right).all()
+    again = Network()
+    again.set_state_dict(state)
+    assert (again(ids, lengths).numpy() == right).all()
+
+
+def test_the_decay_of_an_encoder_stays_unless_another_is_given():
+    encoder, _ = load_encoder(LAC / "elmo_checkpoint", l2=0.5)
+    decay = lambda: encoder.mixes[0].ELMo_w.regularizer._coeff  # noqa: E731
+    elmo_encoder(paddle.to_tensor([[5, 6]]), encoder=encoder)
+    assert decay() == 0.5
+    elmo_encoder(paddle.to_tensor([[5, 6]]), 0.25, encoder=encoder)
+    assert decay() == 0.25
 
 
 def test_an_encoder_from_our_own_checkpoint_brings_its_vocabulary(tmp_path):
