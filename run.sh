@@ -9,7 +9,8 @@ set -eu
 cd "$(dirname "$0")"
 . ./setup.sh
 
-set -- --train_path data/train --test_path data/dev --vocab_path data/vocabulary.txt --load_dir auto "$@"
+# What stands before `--` are defaults: a run that is resumed keeps its own sizes and rates.
+set -- --train_path data/train --test_path data/dev --vocab_path data/vocabulary.txt --load_dir auto -- "$@"
 logs=$(log_folder "machine_${RANK:-0}")
 if [ "$GPU" = 1 ]; then
     echo "run: GPUs ${CUDA_VISIBLE_DEVICES:-(all)}, released sizes: embed 512, hidden 4096, 2 layers, batch 128, 20 steps"

@@ -21,7 +21,8 @@ log_folder() {
 }
 
 # train_task PACKAGE WHAT FLAG...: trains a task of this project (lac: a tagger) on its sample data, with ELMo from ELMO,
-# unset: from the checkpoint of `sh run.sh`, empty: without. Sets folder to the run's. Call it when PYTHON is there.
+# unset: from the best checkpoint of `sh run.sh`, empty: without. Sets folder to the run's; ends here if it was stopped.
+# Call it when PYTHON is there.
 train_task() {
     task=$1 what=$2 folder=$1_model
     shift 2
@@ -30,7 +31,7 @@ train_task() {
             echo "$task/run.sh: no biLM in checkpoints/ yet; first: sh run.sh" >&2
             exit 1
         fi
-        ELMO=checkpoints/$(cat checkpoints/latest)
+        ELMO=checkpoints
     fi
     if [ -n "$ELMO" ]; then
         echo "$task/run.sh: training a $what on $task/data with ELMo from $ELMO"
@@ -38,13 +39,23 @@ train_task() {
         folder=${folder}_baseline
         echo "$task/run.sh: training a $what on $task/data without ELMo"
     fi
-    set -- -m "$task.train" --pretrain_elmo_model_path "$ELMO" --model_save_dir "$folder" --load_dir auto "$@"
+    set -- --model_save_dir "$folder" "$@"
+    for argument; do
+        [ "${before:-}" != --model_save_dir ] || folder=$argument
+        before=$argument
+        case $argument in --model_save_dir=*) folder=${argument#*=} ;; esac
+    done
+    set -- -m "$task.train" --pretrain_elmo_model_path "$ELMO" --load_dir auto "$@"
+    stopped='' status=0
+    trap 'stopped=1' INT # saved by then; what comes after training is not wanted
     if [ "$GPU" = 0 ] && [ "${CPU_NUM:-1}" -gt 1 ]; then
         "$PYTHON" -m paddle.distributed.launch --nproc_per_node "$CPU_NUM" --log_level WARNING \
-            --log_dir "$(log_folder "$task")" "$PYTHON" "$@"
+            --log_dir "$(log_folder "$task")" "$PYTHON" "$@" || status=$?
     else
-        "$PYTHON" "$@"
+        "$PYTHON" "$@" || status=$?
     fi
+    trap - INT
+    [ "$stopped$status" = 0 ] || exit "$status"
 }
 
 environment=.venv

@@ -5,7 +5,7 @@
         --vocab_path data/vocabulary.txt          # one process; on CPU add small sizes
     CPU_NUM=2 sh run.sh                           # two processes on CPU
     CUDA_VISIBLE_DEVICES=0,1,2,3 sh run.sh        # four GPUs
-    sh run.sh --load_dir auto                     # resume after a kill
+    python train.py … --load_dir auto             # resume after a kill; run.sh always does
 
 Top to bottom: one step, evaluation, set-up, resuming, the loop.
 """
@@ -269,6 +269,8 @@ def keep_rows(options: argparse.Namespace, given: List[str], found: Checkpoint) 
         passes = rows // (processes * options.batch_size) if known else found.info["flags"].get("accumulate", 1)
         if passes and rows % (processes * passes) == 0:
             options.accumulate = passes
+            if known and passes > 1:
+                say(f"--accumulate {passes}: so a step has {rows} rows as before")
     passes = processes * options.accumulate
     if "batch_size" not in given and rows % passes == 0:
         options.batch_size = rows // passes

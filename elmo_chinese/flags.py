@@ -7,9 +7,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 from elmo_chinese.command import UserError
 
 # What a flag is to the checkpoint that a run resumes from.
-FIXED = "fixed"  # the checkpoint only fits its own value
+FIXED = "fixed"  # a size of the network: the checkpoint only fits its own value
+MADE = "made"  # what the model was made from, which the checkpoint brings along: another would be without effect
 FREE = "free"  # the checkpoint's value, unless another is given
-OWN = "own"  # the checkpoint has no say in it, or brings along what it stands for
+OWN = "own"  # the checkpoint has no say in it
 
 # What a switch takes; `--shuffle` alone is `--shuffle true`.
 SWITCH = dict(nargs="?", const=True, metavar="true|false")
@@ -38,7 +39,7 @@ class Flag(NamedTuple):
     Attributes:
         type: function of what is typed → value. choices: the values that it may have, None: any.
         default: its value if it is not given. several: whether it takes a list.
-        resume: `FIXED`, `FREE` or `OWN`. compared: whether VisualDL compares runs by it.
+        resume: `FIXED`, `MADE`, `FREE` or `OWN`. compared: whether VisualDL compares runs by it.
     """
 
     type: Callable[[str], Any]
@@ -94,13 +95,25 @@ class TrainingParser(Parser):
             group.add_argument(name, nargs="*", help=reason)
 
     def parse(self, arguments: List[str]) -> Tuple[argparse.Namespace, List[str], List[str]]:
-        """Return the options, the names of those given on the command line, and a line for each retired flag."""
+        """Return the options, the names of those given on the command line, and a line for each retired flag.
+
+        Flags before `--` are defaults of whoever starts the program, a shell script say: nobody gave them.
+        """
         absent = object()
         names = [*self.flags, *(name[2:] for name in self.retired)]
-        typed = vars(self.parse_args(arguments, argparse.Namespace(**dict.fromkeys(names, absent))))
-        given = [name for name in names if typed[name] is not absent]
+
+        def typed(arguments):
+            found = vars(self.parse_args(arguments, argparse.Namespace(**dict.fromkeys(names, absent))))
+            return {name: value for name, value in found.items() if value is not absent}
+
+        defaults = {name: flag.default for name, flag in self.flags.items()}
+        if "--" in arguments:
+            defaults.update(typed(arguments[: arguments.index("--")]))
+            arguments = arguments[arguments.index("--") + 1 :]
+        found = typed(arguments)
+        given = [name for name in names if name in found]
         notes = [f"{name} has no effect: {reason}" for name, reason in self.retired.items() if name[2:] in given]
-        values = {name: typed[name] if name in given else flag.default for name, flag in self.flags.items()}
+        values = {name: found.get(name, default) for name, default in defaults.items()}
         return argparse.Namespace(**values), given, notes
 
     def names(self, resume: str) -> List[str]:
@@ -121,7 +134,7 @@ class TrainingParser(Parser):
             a line that names what the command line changed, None if nothing.
 
         Raises:
-            OptionError: one of them is none that could have been given; or a fixed one was given another value.
+            OptionError: one of them is none that could have been given; or a fixed or made one was given another value.
         """
         if not isinstance(saved, dict):
             raise OptionError(f"{where}: its flags are {saved!r:.60}")
@@ -133,9 +146,10 @@ class TrainingParser(Parser):
             if name not in given:
                 setattr(options, name, value)
             elif getattr(options, name) != value:
-                if flag.resume == FIXED:
+                if flag.resume in (FIXED, MADE):
                     raise OptionError(
-                        f"--{name} is {getattr(options, name)}, but the checkpoint's is {value}; leave it out"
+                        f"--{name} is {getattr(options, name)!r}, but {where} has {value!r}; leave it out to go on, or "
+                        "begin a new run in another folder"
                     )
                 changed.append(f"{name} {value} → {getattr(options, name)}")
         return "changed on the command line: " + ", ".join(changed) if changed else None

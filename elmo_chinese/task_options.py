@@ -1,6 +1,12 @@
 """The flags that all programs have which train a task on a frozen biLM (`elmo_chinese/task.py`)."""
 
-from elmo_chinese.flags import OWN, SWITCH, TrainingParser, boolean, positive, positive_int, share, whole_number
+from elmo_chinese import checkpoint
+from elmo_chinese.flags import MADE, OWN, SWITCH, TrainingParser, boolean, positive, positive_int, share, whole_number
+
+
+def bilm_path(text: str) -> str:
+    """Return the checkpoint that the folder of a run stands for at this moment; any other path as it is."""
+    return str(checkpoint.resolve(text)) if any(checkpoint.candidates(text)) else text
 
 
 def add_elmo(parser: TrainingParser, task: str, dropout: float, dropped: str) -> None:
@@ -12,17 +18,19 @@ def add_elmo(parser: TrainingParser, task: str, dropout: float, dropped: str) ->
     flag = parser.group("ELMo")
     flag(
         "--pretrain_elmo_model_path",
-        str,
+        bilm_path,
         "",
-        f"checkpoint of train.py, Fluid folder, or an archive of one; empty: a {task} without ELMo",
-        OWN,
+        f"run or checkpoint of train.py, Fluid folder, or an archive of one; empty: a {task} without ELMo",
+        MADE,
     )
-    flag("--elmo_dict_dir", str, "", "vocabulary file of a Fluid folder (a checkpoint of train.py brings its own)", OWN)
+    flag(
+        "--elmo_dict_dir", str, "", "vocabulary file of a Fluid folder (a checkpoint of train.py brings its own)", MADE
+    )
     flag("--elmo_l2_coef", share, 0.001, "L2 decay of the weights of the mix", compared=True)
     flag("--elmo_dropout", share, dropout, f"dropped from {dropped}, in training", compared=True)
-    flag("--elmo_boundaries", boolean, False, "run the biLM over <S> … </S>", OWN, **SWITCH)
+    flag("--elmo_boundaries", boolean, False, "run the biLM over <S> … </S>", MADE, **SWITCH)
     flag("--elmo_legacy", boolean, False,
-         "repeat the original's two faults in the encoder, see bilm.ElmoEncoder", OWN, **SWITCH)  # fmt: skip
+         "repeat the original's two faults in the encoder, see bilm.ElmoEncoder", MADE, **SWITCH)  # fmt: skip
     flag("--elmo_cache", str, "float32", "the layers of all texts are computed once and kept in a file under "
          "--model_save_dir; float16 halves it, off computes them anew in each pass", OWN,
          choices=["float32", "float16", "off"])  # fmt: skip

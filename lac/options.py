@@ -1,7 +1,7 @@
 """The flags of `lac.train`."""
 
 from elmo_chinese import task_options
-from elmo_chinese.flags import FIXED, OWN, TrainingParser, positive, positive_int, seed, share
+from elmo_chinese.flags import FIXED, MADE, OWN, TrainingParser, positive, positive_int, seed, share
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
@@ -30,10 +30,10 @@ def make_parser(description: str) -> TrainingParser:
         "",
         "start from a model, with its tags and words: lac or seg (released, see lac.release), or a folder of one or of "
         "a model of lac.train",
-        OWN,
+        MADE,
     )
     flag("--label_dict_path", str, "lac/data/tag.dic", "the tag set, one tag a line; lac.corpus makes one", OWN)
-    flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines", OWN)
+    flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines", MADE)
     flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up", OWN)
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
     flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout", compared=True)

@@ -2,7 +2,7 @@
 
     sh lac/run.sh                                 # with ELMo from the checkpoint of `sh run.sh`, data of the project
     python -m lac.train --train_data lac/data/train.txt --dev_data lac/data/dev.txt \\
-        --pretrain_elmo_model_path "checkpoints/$(cat checkpoints/latest)"  # without this flag: the baseline
+        --pretrain_elmo_model_path checkpoints    # without this flag: the baseline
     python -m lac.train … --load_dir auto         # resume after a kill
     python -m lac.train --init_from lac --train_data mine.txt  # train a released model on
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m lac.train …  # two processes

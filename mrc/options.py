@@ -1,7 +1,7 @@
 """The flags of `mrc.train`."""
 
 from elmo_chinese import task_options
-from elmo_chinese.flags import FIXED, OWN, TrainingParser, positive_int, seed, share
+from elmo_chinese.flags import FIXED, MADE, TrainingParser, positive_int, seed, share
 
 from mrc.network import VECTORS
 from mrc.scores import QuestionScores
@@ -17,10 +17,10 @@ def make_parser(description: str) -> TrainingParser:
     flag("--dev_data", str, [], "held-out questions that decide which model is kept; none: the last", **files)
     flag("--test_data", str, [], "questions to score the kept model on at the end", **files)
     flag("--on_bad_line", str, "error", "what to do with what cannot be used", choices=["error", "skip"])
-    flag("--min_count", positive_int, 2, "rarer words of the training texts are read as <UNK>", OWN, compared=True)
-    flag("--max_passage_len", positive_int, 500, "words of a passage that are read", OWN, compared=True)
-    flag("--max_question_len", positive_int, 60, "words of a question that are read", OWN)
-    flag("--max_answer_len", positive_int, 200, "words of an answer at the most", OWN)
+    flag("--min_count", positive_int, 2, "rarer words of the training texts are read as <UNK>", MADE, compared=True)
+    flag("--max_passage_len", positive_int, 500, "words of a passage that are read", MADE, compared=True)
+    flag("--max_question_len", positive_int, 60, "words of a question that are read", MADE)
+    flag("--max_answer_len", positive_int, 200, "words of an answer at the most", MADE)
     flag("--random_seed", seed, 0, "seed of initial weights, order of the questions, and dropout", compared=True)
 
     task_options.add_elmo(parser, "reader", 0.4, "the ELMo vectors")

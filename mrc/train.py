@@ -2,7 +2,7 @@
 
     sh mrc/run.sh                                 # with ELMo from the checkpoint of `sh run.sh`, data of the project
     python -m mrc.train --train_data mrc/data/train.json --dev_data mrc/data/dev.json \\
-        --pretrain_elmo_model_path "checkpoints/$(cat checkpoints/latest)"  # without this flag: the baseline
+        --pretrain_elmo_model_path checkpoints    # without this flag: the baseline
     python -m mrc.train … --load_dir auto         # resume after a kill
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m mrc.train …  # two processes
 

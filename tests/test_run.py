@@ -232,12 +232,31 @@ def test_a_task_is_trained_with_the_newest_bilm_by_so_many_processes(tmp_path, t
     assert finished.returncode == 1 and finished.stderr.endswith("no biLM in checkpoints/ yet; first: sh run.sh\n")
     finished = shell(script, ELMO="", CPU_NUM="2")
     asked = (tmp_path / "asked").read_text(encoding="utf-8")
-    assert f"-m {task}.train --pretrain_elmo_model_path  --model_save_dir {task}_model_baseline" in asked
+    assert (
+        f"-m {task}.train --pretrain_elmo_model_path  --load_dir auto --model_save_dir {task}_model_baseline" in asked
+    )
     assert finished.returncode == 0 and "--nproc_per_node 2" in asked and "cards=unset" in asked
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "latest").write_text("step_00000007\n", encoding="utf-8")
     shell(script, CPU_NUM="2")
-    assert "_path checkpoints/step_00000007 --model" in (tmp_path / "asked").read_text(encoding="utf-8")
+    assert "_path checkpoints --load_dir" in (tmp_path / "asked").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", ["lac", "mrc"])
+@pytest.mark.parametrize(
+    "typed", ["--model_save_dir {}", "--model_save_dir={}", "--model_save_dir x --model_save_dir {}"]
+)
+def test_what_is_scored_is_what_was_trained(tmp_path, task, typed):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    script = stand_in(tmp_path, ":").replace("/run.sh", f"/{task}/run.sh")
+    stub(tmp_path / "python", f'echo "$*" >> {tmp_path}/calls')
+    finished = shell(f"{script} {typed.format(mine)}", ELMO="")
+    assert finished.returncode == 0, finished.stderr
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    scored = [call for call in calls if "evaluate" in call or "predict" in call]
+    assert len(scored) >= 2 and not any("_model_baseline" in call for call in scored)
+    assert all(f"--model {mine}" in call for call in scored if "--model" in call)
 
 
 def test_each_run_has_an_empty_folder_of_logs_also_where_the_project_cannot_be_written(tmp_path):

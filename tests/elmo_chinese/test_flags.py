@@ -1,6 +1,6 @@
 """Flags: what was given is told from what was not; each is fixed for a checkpoint, free, or none of its business."""
 
-from elmo_chinese.flags import FIXED, OWN, SWITCH, OptionError, TrainingParser, boolean, positive, positive_int
+from elmo_chinese.flags import FIXED, MADE, OWN, SWITCH, OptionError, TrainingParser, boolean, positive, positive_int
 
 import pytest
 
@@ -15,13 +15,14 @@ def make_parser():
     flag("--files", str, [], "which", nargs="+")
     flag("--shuffle", boolean, False, "whether", **SWITCH)
     flag("--where", str, "here", "folder", OWN)
+    flag("--source", str, "", "what the model is made from", MADE)
     parser.retire({"--gone": "nothing does it", "--lost": "something does"})
     return parser
 
 
 def test_what_was_given_is_told_from_defaults():
     options, given, notes = make_parser().parse(["--old_rate", "0.5", "--shuffle", "--gone", "1", "2"])
-    assert vars(options) == dict(size=4, kind="plain", rate=0.5, files=[], shuffle=True, where="here")
+    assert vars(options) == dict(size=4, kind="plain", rate=0.5, files=[], shuffle=True, where="here", source="")
     assert given == ["rate", "shuffle", "gone"] and notes == ["--gone has no effect: nothing does it"]
 
 
@@ -37,7 +38,8 @@ def test_a_checkpoint_fills_what_was_not_given():
     parser = make_parser()
     options, given, _ = parser.parse([])
     assert parser.take_saved(options, given, saved, "x") is None
-    assert vars(options) == dict(size=4, kind="fancy", rate=0.25, files=["a", "b"], shuffle=False, where="here")
+    filled = dict(size=4, kind="fancy", rate=0.25, files=["a", "b"], shuffle=False, where="here", source="")
+    assert vars(options) == filled
     options, given, _ = parser.parse(["--rate", "1", "--where", "mine", "--size", "4"])
     assert parser.take_saved(options, given, saved, "x") == "changed on the command line: rate 0.25 → 1.0"
     assert (options.rate, options.where, options.kind) == (1.0, "mine", "fancy")
@@ -45,11 +47,26 @@ def test_a_checkpoint_fills_what_was_not_given():
     assert [parser.names(resume) for resume in (FIXED, OWN)] == [["size", "kind"], ["where"]]
 
 
-def test_a_fixed_flag_must_be_the_checkpoints():
+@pytest.mark.parametrize("typed, saved, message", [
+    (["--size", "5"], dict(size=4), "--size is 5, but x has 4; leave it out to go on, or begin a new run"),
+    (["--source", ""], dict(source="a"), "--source is '', but x has 'a'; leave it out"),
+])  # fmt: skip
+def test_sizes_and_what_the_model_was_made_from_must_be_the_checkpoints(typed, saved, message):
     parser = make_parser()
-    options, given, _ = parser.parse(["--size", "5"])
-    with pytest.raises(OptionError, match="--size is 5, but the checkpoint's is 4; leave it out"):
-        parser.take_saved(options, given, dict(size=4), "x")
+    options, given, _ = parser.parse(typed)
+    with pytest.raises(OptionError, match=message):
+        parser.take_saved(options, given, saved, "x")
+    assert parser.take_saved(options, [], saved, "x") is None and vars(options).items() >= saved.items()
+
+
+def test_flags_before_two_dashes_are_defaults_that_nobody_gave():
+    parser = make_parser()
+    options, given, notes = parser.parse(["--size", "7", "--rate", "2", "--gone", "--", "--rate", "3", "--lost"])
+    assert (options.size, options.rate, given) == (7, 3.0, ["rate", "lost"]) and len(notes) == 1
+    assert (
+        parser.take_saved(options, given, dict(size=9, rate=4.0), "x") == "changed on the command line: rate 4.0 → 3.0"
+    )
+    assert options.size == 9
 
 
 def test_an_old_name_of_a_value_is_that_value():

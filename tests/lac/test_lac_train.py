@@ -362,7 +362,12 @@ def test_bad_input_is_a_clear_error(small, tmp_path, capsys, name):
     "flags, message",
     [
         ([], "already holds checkpoints; resume them with --load_dir auto, or choose another"),
-        (["--load_dir", "auto", "--grnn_hidden_dim", "7"], "--grnn_hidden_dim is 7, but the checkpoint's is 6"),
+        (["--load_dir", "auto", "--grnn_hidden_dim", "7"], "--grnn_hidden_dim is 7, but .* has 6; leave"),
+        (
+            ["--load_dir", "auto", "--pretrain_elmo_model_path", "other"],
+            "--pretrain_elmo_model_path is 'other', but .* has",
+        ),
+        (["--load_dir", "auto", "--pretrain_elmo_model_path", ""], "--pretrain_elmo_model_path is '', but .* has '"),
         (["--load_dir", "auto", "--train_data", str(DATA / "train.txt")], "the training lines are not those of"),
         (["--load_dir", "auto", "--label_dict_path", "tests/golden/lac_small/tag.dic"], "is not the tag set of"),
     ],

@@ -201,7 +201,9 @@ def test_what_cannot_be_answered(trained, capsys, flags, message):
     "flags, message",
     [
         (["--load_dir", str(GOLDEN / "lm_small")], "no checkpoint in it"),
-        (["--hidden_size", "7", "--load_dir", "auto"], "--hidden_size is 7, but the checkpoint's is 6"),
+        (["--hidden_size", "7", "--load_dir", "auto"], "step_00000018 has 6; leave it out to go on, or begin"),
+        (["--max_passage_len", "3", "--load_dir", "auto"], "--max_passage_len is 3, but "),
+        (["--pretrain_elmo_model_path", "", "--load_dir", "auto"], "--pretrain_elmo_model_path is '', but "),
         (["--dev_data", "nowhere"], "no file matches 'nowhere'"),
         (["--elmo_dict_dir", ""], "has no vocabulary in it: --elmo_dict_dir"),
         ([], "already holds checkpoints; resume them with --load_dir auto"),
