@@ -193,7 +193,7 @@ def _own_sizes(folder: Path) -> Tuple[Dict[str, float], Vocabulary]:
         if not all(type(clip) in (int, float) and clip > 0 for clip in clips):
             raise ValueError(f"expected clips above 0, found {sizes}")
         vocabulary = Vocabulary(folder / VOCABULARY_FILE)
-    except (InputError, CheckpointError) as error:
+    except (InputError, CheckpointError, PretrainedError) as error:
         raise PretrainedError(str(error))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PretrainedError(f"{folder / INFO_FILE}: not that of a language model ({error!r})")
