@@ -49,7 +49,7 @@ def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
         inside = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in inside if name.endswith(".dist-info/METADATA"))
     assert {name for name in inside if "/cpp/" in name} == {f"elmo_chinese/cpp/{path.name}" for path in CPP.iterdir()}
-    assert "lac/conf/q2b.dic" in inside
+    assert {"lac/conf/q2b.dic", "lac/data/tag.dic"} <= inside
     for line in ("Name: elmo-chinese", "Requires-Python: >=3.8", "Requires-Dist: numpy\n", "Requires-Dist: jieba\n"):
         assert line in metadata
     extras = {
