@@ -116,6 +116,13 @@ def test_the_commands_run_from_any_folder(project, installed):
     assert "usage: lac" in project(installed / "bin" / "lac-predict", "--help").stdout
 
 
+def test_a_tagger_is_trained_with_the_tag_set_and_the_table_of_the_package(project, installed):
+    (project.folder / "mine.txt").write_text("上海/ns 的/u 房价/n 平稳/a\n" * 4, encoding="utf-8")
+    sizes = ("--word_emb_dim", "4", "--grnn_hidden_dim", "3", "--max_epoch", "1", "--use_gpu", "false")
+    done = project(sys.executable, "-m", "lac.train", "--train_data", "mine.txt", *sizes)
+    assert f"tags        63, of {installed / 'lac' / 'data' / 'tag.dic'}\n" in done.stdout
+
+
 def test_a_read_only_package_in_a_home_that_cannot_be_written(project, installed, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
