@@ -7,9 +7,9 @@
 content: plain text with blank lines between documents, JSON with one document a line or in an array, WikiExtractor's
 <doc …>. It cuts sentences after 。！？ and their like, words with jieba or, for a biLM that a tagger is to use, by the
 dictionary that the tagger cuts by (--cutter lac_model), and writes one sentence a line to
-OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev
-depends on a hash of its text, so it is the same every time. A run that was stopped or killed resumes when it is
-started again.
+OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev (of
+few documents: which blocks of lines) depends on a hash of its text, so it is the same every time. A run that was
+stopped or killed resumes when it is started again.
 
 1. Every file is read once: what cannot be decoded is found before hours are spent, and the documents are counted.
 2. The documents are handed to the workers in chunks; these cut sentences and words.
@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from elmo_chinese.command import command
-from elmo_chinese.corpus.documents import check_file, documents, find_texts, is_held_out, same_file
+from elmo_chinese.corpus.documents import check_file, documents, find_texts, same_file
 from elmo_chinese.corpus.forms import NAMES
+from elmo_chinese.corpus.held_out import held_out, longest_whole, nothing_to_train_on
 from elmo_chinese.corpus.sentences import normalise, split_sentences, tokenizer
 from elmo_chinese.corpus.shards import Seen, ShardWriter
 from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
@@ -121,7 +122,7 @@ def chunks(
         InputError: a file is not what it was when it was checked.
     """
     chunk: List[Document] = []
-    size, is_dev = 0, False
+    size, longest = 0, longest_whole(sum(file["documents"] for file in files), dev_fraction)
     for number in range(position[0], len(files)):
         file = files[number]
         if file["error"]:
@@ -133,9 +134,7 @@ def chunks(
             )
         left_out: List[str] = []  # the check has reported them, or ended the run
         read = documents(file["path"], file["encoding"], file["form"], text_field, left_out.append)
-        for pieces, (starts, lines) in enumerate(read, start=1):
-            if starts:
-                is_dev = is_held_out(lines, dev_fraction)
+        for pieces, (starts, is_dev, lines) in enumerate(held_out(read, dev_fraction, longest), start=1):
             if number == position[0] and pieces <= position[1]:
                 continue
             chunk.append((starts, is_dev, lines))
@@ -286,8 +285,8 @@ def make_sentences(options) -> None:
             speed = (done - before) / (time.perf_counter() - start)
             progress.add(size, f"{done:,} of {total:,} documents  {speed:,.1f} documents/s  ")
         save([len(files), 0], fingerprints)
-    if not any(state[part]["sentences"] for part in PARTS):
-        raise InputError(f"no sentence in the {sum(file['documents'] for file in files):,} documents of --input")
+    if not state["train"]["sentences"]:
+        raise InputError(nothing_to_train_on(total, state["dev"]["sentences"], options.output))
     finish(output, files, state, writers)
     report(output, files, state, total - before, time.perf_counter() - start, options)
 
@@ -317,7 +316,8 @@ def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, se
         if some:
             say(f"{name}: {len(some)} files, {sum(file['documents'] for file in some):,} documents")
     if not dev["sentences"] and options.dev_fraction > 0:
-        say(f"warning: no document fell to dev; with so few, raise --dev_fraction (now {options.dev_fraction})")
+        few = "whole documents go there (blank lines separate them), of few documents blocks of lines"
+        say(f"warning: nothing fell to dev: {few}; with so little text raise --dev_fraction {options.dev_fraction}")
     bad = sum(file["error"] is not None for file in files)
     say(
         f"{len(files) - bad} files, {train['documents'] + dev['documents']:,} documents: {train['sentences']:,} "
@@ -353,7 +353,7 @@ def main(arguments=None) -> None:
     make.add_argument("--input", nargs="+", required=True, help="files, glob patterns, or folders with all in them")
     make.add_argument("--output", required=True, help="folder that gets train/, dev/ and the summary")
     make.add_argument("--shard_size", type=_size, default="100MB", help="size of one shard (default: 100MB)")
-    make.add_argument("--dev_fraction", type=share, default=0.01, help="share of documents for dev (default: 0.01)")
+    make.add_argument("--dev_fraction", type=share, default=0.01, help="share of the text for dev (default: 0.01)")
     make.add_argument("--text_field", default="text", help="what holds the document in JSON (default: text)")
     make.add_argument(
         "--normalise",

@@ -15,7 +15,6 @@ How text is cut into tokens is the business of the model (`lac/dictionaries.py`)
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import List, NamedTuple
 
@@ -26,8 +25,7 @@ from elmo_chinese.text import InputError
 
 import numpy as np
 
-from lac.lines import Line, kinds_of, read_gold
-from lac.scores import OUTSIDE
+from lac.lines import Line, kinds_of, read_gold, tags_of
 
 
 class Parts(NamedTuple):
@@ -55,14 +53,6 @@ def split(lines: List[Line], dev: int, test: int, train: int, seed: int) -> Part
     drawn = np.split(order[: bounds[-1]], bounds[:-1])
     test_lines, dev_lines, train_lines = ([lines[number] for number in sorted(part)] for part in drawn)
     return Parts(train_lines, dev_lines, test_lines)
-
-
-def tags_of(lines: List[Line]) -> List[str]:
-    """Return the tag set of gold lines: X, X-B and X-I for each type, the most frequent first, and O if need be."""
-    counts = Counter(kind for line in lines for _, kind in line.words)
-    kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
-    endings = {OUTSIDE: [""]}
-    return [kind + ending for kind in kinds for ending in endings.get(kind, ["", "-B", "-I"])]
 
 
 def as_text(line: Line) -> str:

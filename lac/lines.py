@@ -155,6 +155,14 @@ def kinds_of(tags: Iterable[str]) -> List[str]:
     return list(dict.fromkeys(split_tag(tag)[0] for tag in tags))
 
 
+def tags_of(lines: List[Line]) -> List[str]:
+    """Return the tag set of gold lines: X, X-B and X-I for each type, the most frequent first, and O if need be."""
+    counts = Counter(kind for line in lines for _, kind in line.words)
+    kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    endings = {OUTSIDE: [""]}
+    return [kind + ending for kind in kinds for ending in endings.get(kind, ["", "-B", "-I"])]
+
+
 def read_gold(
     paths: Union[PathLike, Sequence[PathLike]],
     on_bad_line: str = "error",

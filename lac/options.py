@@ -32,9 +32,23 @@ def make_parser(description: str) -> TrainingParser:
         "a model of lac.train",
         MADE,
     )
-    flag("--label_dict_path", str, "lac/data/tag.dic", "the tag set, one tag a line; lac.corpus makes one", OWN)
+    flag(
+        "--label_dict_path",
+        str,
+        "",
+        "the tag set, one tag a line, as lac.corpus makes it; empty: that of lac/data, or if it lacks a type of the "
+        "training lines, the types of these",
+        OWN,
+    )
     flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines", MADE)
-    flag("--word_rep_dict_path", str, "lac/conf/q2b.dic", "replacements of characters before a word is looked up", OWN)
+    flag(
+        "--word_rep_dict_path",
+        str,
+        None,
+        "replacements of characters before a word is looked up; default: lac/conf/q2b.dic (full width to half width); "
+        "empty: none",
+        OWN,
+    )
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
     flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout", compared=True)
 

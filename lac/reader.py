@@ -4,6 +4,7 @@ Padding is told from the lengths alone.
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple
 
 from elmo_chinese.text import InputError, PathLike, read_lines
@@ -11,6 +12,9 @@ from elmo_chinese.vocabulary import END, START, UNKNOWN
 
 from lac.scores import Span
 
+# The project's own, wherever it is installed.
+TAGS_FILE = Path(__file__).parent / "data" / "tag.dic"
+TABLE_FILE = Path(__file__).parent / "conf" / "q2b.dic"
 Table = Dict[int, str]
 
 

@@ -38,11 +38,11 @@ from bilm import StepRandom, load_encoder
 from lac import dictionaries, release
 from lac import model as tagging
 from lac.dictionaries import Dictionaries
-from lac.lines import Line, kinds_of, read_gold
+from lac.lines import Line, kinds_of, read_gold, tags_of
 from lac.model import Encoded, Model
 from lac.network import Tagger
 from lac.options import make_parser
-from lac.reader import Sentence, read_table, read_tags
+from lac.reader import TABLE_FILE, TAGS_FILE, Sentence, read_table, read_tags
 from lac.scores import describe
 
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
@@ -113,12 +113,25 @@ def fingerprint(sentences: List[Sentence]) -> str:
     return digest.hexdigest()
 
 
-def read_training_lines(options: argparse.Namespace, typed: bool, kinds: Set[str]) -> List[Line]:
-    """Return the gold lines to train on; say what is left out."""
+def read_training_lines(options: argparse.Namespace, typed: bool, kinds: Optional[Set[str]]) -> List[Line]:
+    """Return the gold lines to train on, of these types (None: any); say what is left out."""
     lines, problems = read_gold(options.train_data, options.on_bad_line, typed, kinds)
     if problems and dist.get_rank() == 0:
         say(f"warning: {len(problems)} lines skipped, the first: {problems[0]}")
     return lines
+
+
+def read_new_tags(options: argparse.Namespace) -> Tuple[List[str], str, List[Line]]:
+    """Return the tag set of a new model, where it comes from, and the gold lines to train on."""
+    if options.label_dict_path:
+        tags = read_tags(options.label_dict_path)
+        return tags, options.label_dict_path, read_training_lines(options, True, kinds_of(tags))
+    lines, tags = read_training_lines(options, True, None), read_tags(TAGS_FILE)
+    known, own = kinds_of(tags), tags_of(lines)
+    lacking = [kind for kind in kinds_of(own) if kind not in known]
+    if not lacking:
+        return tags, str(TAGS_FILE), lines
+    return own, f"the training lines; lac/data/tag.dic lacks {', '.join(lacking[:8])}", lines
 
 
 def read_held_out(options: argparse.Namespace, paths: List[str], text: Dictionaries) -> List[Sentence]:
@@ -134,7 +147,8 @@ def read_held_out(options: argparse.Namespace, paths: List[str], text: Dictionar
 
 def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) -> Model:
     """Return a freshly initialised `Model` for gold lines."""
-    table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
+    path = TABLE_FILE if options.word_rep_dict_path is None else options.word_rep_dict_path
+    table = read_table(path) if path else {}
     words = Vocabulary(options.word_dict_path).words if options.word_dict_path else None
     text = dictionaries.from_lines(lines, tags, table, words)
     encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
@@ -203,11 +217,10 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
         model = restore_model(options, given, found)
     elif options.init_from:
         model = init_model(options, given, parser.names(FIXED))
-    tags = model.text.tags if model else read_tags(options.label_dict_path)
     if model:
-        lines = read_training_lines(options, model.text.typed, model.text.kinds)
+        lines, tags_from = read_training_lines(options, model.text.typed, model.text.kinds), "the model"
     else:
-        lines = read_training_lines(options, True, kinds_of(tags))
+        tags, tags_from, lines = read_new_tags(options)
         model = make_model(options, tags, lines)
     sentences = model.text.training_sentences(lines)
     digest = fingerprint(sentences)
@@ -241,6 +254,7 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
         words = sum(len(sentence.words) for sentence in sentences)
         text = f"{len(sentences)} lines of {words} words to train on, {len(dev) if dev else 0} dev lines"
         task_run.report_start(training, device, tagger.config, found, text)
+        say(f"tags        {len(model.text.tags)}, of {tags_from}")
     # What takes long comes after the report.
     train = with_layers(model, sentences, encoded, options, "train")
     cost, evaluate = make_cost(model, train, options.random_seed, options.unknown_rate), None

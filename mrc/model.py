@@ -27,12 +27,12 @@ from bilm import ElmoEncoder
 from mrc.network import Batch, Reader
 from mrc.questions import Group, Limits
 from mrc.scores import Scores, score
-from mrc.words import HALF_WIDTH, Text
+from mrc.words import HALF_WIDTH, Text, windows
 
 # Words of the passages of a batch in prediction, each as often as it is asked, padding included; and its groups.
 MAX_WORDS, MAX_GROUPS = 16384, 64
-# Groups with more questions than this are taken apart, so that what a batch holds is bounded.
-MAX_QUESTIONS = 32
+# Groups with more questions or passages than this are taken apart, so that what a batch holds is bounded.
+MAX_QUESTIONS = MAX_PASSAGES = 32
 
 
 class Model(NamedTuple):
@@ -225,10 +225,55 @@ def answers(groups: Sequence[Group], spans: np.ndarray) -> Dict[str, Answer]:
     return found
 
 
+def _in_windows(group: Group, most: int, halfway: bool) -> Group:
+    """Return a group whose passages are the windows of those of another."""
+    pairs = zip(group.passages, group.documents)
+    read = [(window, number) for text, number in pairs for window in windows(text, most, halfway)]
+    return group._replace(passages=[window for window, _ in read], documents=[number for _, number in read])
+
+
+@paddle.no_grad()
+def _spans_of_many(model: Model, group: Group) -> np.ndarray:
+    """Return the answer to a group's only question as `predict_spans` does; so many passages at a time are in work."""
+    passages = [group.passages[first:][:MAX_PASSAGES] for first in range(0, len(group.passages), MAX_PASSAGES)]
+    encoded = encode(model, [group._replace(passages=some) for some in passages])
+    padded, found = widths(encoded, range(len(passages))), []
+    for number, some in enumerate(passages):
+        start, end, _ = model.reader.logits(make_batch(model, encoded, [number], padded=padded))
+        found.append([of_one.numpy().reshape([1, len(some), -1]) for of_one in (start, end)])
+    start, end = (np.concatenate(of_one, axis=1).astype(np.float64) for of_one in zip(*found))
+    return best_spans(
+        *(of_one - np.logaddexp.reduce(of_one, axis=None) for of_one in (start, end)), model.limits.answer
+    )
+
+
+def _read_once(model: Model, groups: Sequence[Group], halfway: bool) -> Dict[str, Answer]:
+    """Return the answers of all questions, passages longer than the model's limit read in windows."""
+    few, found = [], {}
+    for group in groups:
+        group = _in_windows(group, model.limits.passage, halfway)
+        if len(group.passages) <= MAX_PASSAGES:
+            few += split_groups([group], MAX_QUESTIONS // len(group.passages))
+        else:
+            for one in split_groups([group], 1):
+                found.update(answers([one], _spans_of_many(model, one)))
+    if few:
+        found.update(answers(few, predict_spans(model, encode(model, few))))
+    return found
+
+
 def predict(model: Model, groups: Sequence[Group]) -> Dict[str, Answer]:
-    """Return the answers of all questions, by id."""
-    groups = split_groups(groups)
-    return answers(groups, predict_spans(model, encode(model, groups)))
+    """Return the answers of all questions, by id.
+
+    A passage longer than the model's limit is read in windows, each of them a passage of the question; and once more in
+    windows that begin halfway, so that nothing stands at the edge both times. The likelier answer of the two is taken.
+    """
+    found = _read_once(model, groups, halfway=False)
+    long = [group for group in groups if any(len(text.words) > model.limits.passage for text in group.passages)]
+    again = _read_once(model, long, halfway=True)
+    likelier = {name: answer for name, answer in again.items() if answer.probability > found[name].probability}
+    found.update(likelier)
+    return {question.id: found[question.id] for group in groups for question in group.questions}
 
 
 def score_answers(groups: Sequence[Group], found: Dict[str, Answer]) -> Scores:

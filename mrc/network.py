@@ -174,6 +174,15 @@ class Reader(nn.Layer):
         Returns:
             float32 `[questions, documents · words]` twice; below -1e8 where there is no word.
         """
+        start, end, never = self.logits(batch, random)
+        # Paddle's log_softmax ends at -64 below the largest.
+        return tuple(F.log_softmax(of_one, axis=-1) + never for of_one in (start, end))
+
+    def logits(self, batch: Batch, random: Random = NO_RANDOM) -> Tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        """Return the numbers whose softmax `forward` takes, of the same shape, and `NEVER` where there is no word.
+
+        Those of a passage do not depend on the other passages.
+        """
         rows, documents = batch.documents.shape
         questions = self._read(batch.questions, batch.question_lengths, batch.question_elmo, random.questions)
         passages = self._read(batch.passages, batch.passage_lengths, batch.passage_elmo, random.passages)
@@ -189,9 +198,7 @@ class Reader(nn.Layer):
         second = self._model(
             self.end_modelling, self._drop(first, MODELLED, self.dropout, random.questions), lengths, documents
         )
-        logits = self.start(first), self.end(second)
-        # Paddle's log_softmax ends at -64 below the largest.
-        return tuple(F.log_softmax(of_one.squeeze(-1) + never, axis=-1) + never for of_one in logits)
+        return self.start(first).squeeze(-1) + never, self.end(second).squeeze(-1) + never, never
 
     def _read(self, word_ids, lengths, layers, random):
         """Return the states of the words of texts, float32 `[rows, words, 2 · hidden]`."""

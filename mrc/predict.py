@@ -7,7 +7,9 @@
 
 With --question the answer is looked for in all --text together (each is a document), or in standard input. Printed are
 the answer, its place (document, first character, the one after the last; all counted from 0), and its probability: that
-of its start times that of its end. With --data, a file in SQuAD's or DuReader's form, one JSON object: id → answer.
+of its start times that of its end. A text may be of any length: what has more words than the model reads at once
+(--max_passage_len of mrc.train) is read in windows. With --data, a file in SQuAD's or DuReader's form, one JSON object:
+id → answer; there longer passages are cut, as in the scores of mrc.train.
 
 --format json prints a line of JSON for each question instead: {"id": …, "answer": …, "document": 0, "start": 8,
 "end": 10, "probability": 0.61}; for --question without the id. Of a document with several paragraphs (DuReader's form)
@@ -16,6 +18,7 @@ the one that has most words of the question is read; places count from the start
 
 import argparse
 import json
+import os
 import sys
 from typing import Dict, List, Optional
 
@@ -27,7 +30,7 @@ import paddle
 
 from mrc import model as reading
 from mrc.model import Answer, Model
-from mrc.questions import Found, asked, read, remarks
+from mrc.questions import CUT_PASSAGES, Found, asked, read, remarks
 
 
 def as_json(answer: Answer, **more: str) -> str:
@@ -40,12 +43,16 @@ def report(found: Found) -> None:
     """Say what was skipped or cut."""
     for text in remarks(found):
         print(f"warning: {text}", file=sys.stderr)
+    if found.counts[CUT_PASSAGES]:
+        print("mrc.predict --question … --text … (or < file) reads all of a text", file=sys.stderr)
 
 
 def answer_typed(model: Model, question: str, texts: List[str], form: str) -> None:
     """Print the answer of one question."""
+    for text in filter(os.path.isfile, texts):
+        raise OptionError(f"--text takes the text itself, and {text} is a file; to read it: mrc.predict … < {text}")
     texts = texts or ["\n".join(line for block in read_stdin() for line in block)]
-    found = asked(question, texts, model.limits)
+    found = asked(question, texts, model.limits._replace(passage=sys.maxsize))
     report(found)
     (answer,) = reading.predict(model, found.groups).values()
     if form == "json":

@@ -77,8 +77,8 @@ class Found(NamedTuple):
 
 
 # What is counted.
-CUT_PASSAGES = "passages cut at --max_passage_len"
-CUT_QUESTIONS = "questions cut at --max_question_len"
+CUT_PASSAGES = "passages cut at --max_passage_len of mrc.train: the rest of them is not read"
+CUT_QUESTIONS = "questions cut at --max_question_len of mrc.train: the rest of them is not read"
 LEFT_OUT = "questions left out: no answer among the words that are read"
 MOVED = "answers that do not stand where answer_start says, found by their text"
 UNEVEN = "answers that do not end where words do: trained on the fewest words around them"

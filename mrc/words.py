@@ -82,13 +82,35 @@ def segmented(words: List[str], text: Optional[str] = None) -> Text:
     return _text(text or "", words, starts, _sentence_starts(text or ""))
 
 
+def part(text: Text, first: int, last: int) -> Text:
+    """Return a text with the words from `first` to `last` (not included) alone; what it was cut from stays."""
+    sentences = np.diff(np.clip(np.cumsum([0, *text.sentences]), first, last)).tolist()
+    some = slice(first, last)
+    return Text(text.text, text.words[some], text.starts[some], text.ends[some], [n for n in sentences if n])
+
+
 def limit(text: Text, most: int) -> Text:
-    """Return a text with at most so many words; what it was cut from stays."""
+    """Return a text with at most so many words."""
+    return text if len(text.words) <= most else part(text, 0, most)
+
+
+def windows(text: Text, most: int, halfway: bool = False) -> List[Text]:
+    """Return a text in parts of at most `most` words, at least 2, one after the other; they end where sentences do.
+
+    Only in a sentence of more than half of `most` they end within.
+
+    Args:
+        halfway: they end halfway between the ends of those that are returned without it.
+    """
     if len(text.words) <= most:
-        return text
-    left = np.minimum(np.cumsum(text.sentences), most)
-    sentences = [count for count in np.diff([0, *left]).tolist() if count]
-    return Text(text.text, text.words[:most], text.starts[:most], text.ends[:most], sentences)
+        return [text]
+    ends, bounds = np.cumsum(text.sentences), [0]
+    while bounds[-1] < len(text.words):
+        farthest = bounds[-1] + max(1, most // 2)
+        end = ends[max(0, np.searchsorted(ends, farthest, side="right") - 1)]
+        bounds.append(int(end) if bounds[-1] < end <= farthest else min(farthest, len(text.words)))
+    cuts = sorted({0, *bounds[halfway::2], len(text.words)})
+    return [part(text, first, last) for first, last in zip(cuts, cuts[1:])]
 
 
 def words_around(text: Text, start: int, end: int) -> Optional[Tuple[int, int]]:

@@ -49,7 +49,7 @@ def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
         inside = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in inside if name.endswith(".dist-info/METADATA"))
     assert {name for name in inside if "/cpp/" in name} == {f"elmo_chinese/cpp/{path.name}" for path in CPP.iterdir()}
-    assert "lac/conf/q2b.dic" in inside
+    assert {"lac/conf/q2b.dic", "lac/data/tag.dic"} <= inside
     for line in ("Name: elmo-chinese", "Requires-Python: >=3.8", "Requires-Dist: numpy\n", "Requires-Dist: jieba\n"):
         assert line in metadata
     extras = {
@@ -114,6 +114,13 @@ def test_the_commands_run_from_any_folder(project, installed):
     assert "3 lines" in done.stdout
     assert [len(array) for array in np.load(project.folder / "vectors.npz").values()] == [2, 0, 1]
     assert "usage: lac" in project(installed / "bin" / "lac-predict", "--help").stdout
+
+
+def test_a_tagger_is_trained_with_the_tag_set_and_the_table_of_the_package(project, installed):
+    (project.folder / "mine.txt").write_text("上海/ns 的/u 房价/n 平稳/a\n" * 4, encoding="utf-8")
+    sizes = ("--word_emb_dim", "4", "--grnn_hidden_dim", "3", "--max_epoch", "1", "--use_gpu", "false")
+    done = project(sys.executable, "-m", "lac.train", "--train_data", "mine.txt", *sizes)
+    assert f"tags        63, of {installed / 'lac' / 'data' / 'tag.dic'}\n" in done.stdout
 
 
 def test_a_read_only_package_in_a_home_that_cannot_be_written(project, installed, tmp_path):

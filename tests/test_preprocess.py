@@ -12,6 +12,7 @@ from elmo_chinese.corpus.sentences import segment
 from elmo_chinese.vocabulary import Vocabulary
 
 import jieba
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -221,6 +222,51 @@ def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypat
     assert summary["train"]["sentences"] + summary["dev"]["sentences"] == 400
     assert summary["dropped"]["documents_without_text"] == 1 and summary["dropped"]["repeated_sentences"] == 0
     assert summary["train"]["documents"] + summary["dev"]["documents"] == 21 and dev and train
+
+
+@pytest.mark.parametrize("form", ["lines", "wiki", "json"])
+def test_one_long_document_has_a_dev_part_whoever_cuts_it_and_however_often_killed(tmp_path, monkeypatch, form):
+    paragraphs = [f"这是第{number}段，里面写了{number + 7}件事。它还有第二句{number}。" for number in range(3000)]
+    text = "\n".join(paragraphs)
+    text = {"wiki": f"<doc id=1>\n{text}\n</doc>", "json": json.dumps({"text": text})}.get(form, text)
+    (tmp_path / "book").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("elmo_chinese.corpus.documents.PIECE", 7000)
+    monkeypatch.setattr(preprocess, "CHUNK", 3000)
+    one = run(tmp_path / "book", tmp_path / "one", "--dev_fraction", "0.05", "--workers", "1")
+    assert run(tmp_path / "book", tmp_path / "two", "--dev_fraction", "0.05", "--workers", "2") == one
+    train, dev = (lines(tmp_path / "one" / part) for part in ("train", "dev"))
+    assert len(train) + len(dev) == 6000 and 250 < len(dev) < 350
+    in_dev = {line.replace(" ", "") for line in dev}
+    whole = [sum(sentence + "。" in in_dev for sentence in p.split("。")[:2]) for p in paragraphs]
+    assert set(whole) == {0, 2}  # no paragraph is torn apart
+    assert np.count_nonzero(np.diff(whole)) < 20  # in blocks, not here and there
+
+    saves, real = [], preprocess.write_text
+
+    def write_text(path, content):
+        real(path, content)
+        saves.append(path)
+        if len(saves) % 7 == 0 and path.name == "state.json":
+            raise Killed
+
+    monkeypatch.setattr(preprocess, "write_text", write_text)
+    kills = 0
+    while not (tmp_path / "killed" / "summary.json").exists():
+        try:
+            run(tmp_path / "book", tmp_path / "killed", "--dev_fraction", "0.05", "--workers", "1")
+        except Killed:
+            kills += 1
+    assert kills > 3 and tree(tmp_path / "killed") == one
+
+
+def test_a_text_that_leaves_nothing_for_one_part_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("只有一段。\n还有一行。", encoding="utf-8")
+    run(tmp_path / "a.txt", tmp_path / "out", "--dev_fraction", "0.0001")
+    assert re.search("nothing fell to dev: .*blank lines separate.*raise --dev_fraction", capsys.readouterr().out)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "a.txt", tmp_path / "none", "--dev_fraction", "0.9999")
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and re.search("all 2 sentences of the 1 documents fell to dev.*lower --dev_f", error)
 
 
 def test_words_are_cut_by_a_dictionary_or_as_a_tagger_cuts_them(raw, tmp_path):

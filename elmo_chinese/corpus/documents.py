@@ -5,10 +5,9 @@ Files of any size are read in blocks, and twice: once to check them, once to cut
 
 import codecs
 import glob
-import hashlib
 import os
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from elmo_chinese.corpus import forms
 from elmo_chinese.encoding import NAMES, guess_encoding
@@ -140,12 +139,6 @@ def documents(
 
 def _refuse(problem: str) -> None:
     raise InputError(f"{problem} (--on_bad_record skip leaves such records out)")
-
-
-def is_held_out(lines: Iterable[str], dev_fraction: float) -> bool:
-    """Say whether a document goes to dev, from its text alone (its first piece, if it comes in several)."""
-    digest = hashlib.sha256("\n".join(lines).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") < dev_fraction * 2**64
 
 
 def check_file(path: str, text_field: str, skip_records: bool = False) -> dict:

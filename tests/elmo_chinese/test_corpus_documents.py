@@ -5,7 +5,7 @@ import json
 
 from elmo_chinese.corpus import documents as documents_file
 from elmo_chinese.corpus import forms
-from elmo_chinese.corpus.documents import check_file, detect_encoding, documents, find_texts, is_held_out, source
+from elmo_chinese.corpus.documents import check_file, detect_encoding, documents, find_texts, source
 from elmo_chinese.text import InputError
 
 import pytest
@@ -115,8 +115,3 @@ def test_files_of_folders_in_folders(tmp_path):
     assert [path[len(str(tmp_path)) + 1 :] for path in found] == ["1.txt", "b/2.txt", "b/c/3.txt"]
     with pytest.raises(InputError, match="no file matches 'nowhere'"):
         find_texts(["nowhere"])
-
-
-def test_the_held_out_share():
-    held = sum(is_held_out([f"第{number}篇"], 0.2) for number in range(5000))
-    assert 900 < held < 1100 and not is_held_out(["字"], 0)

@@ -302,6 +302,45 @@ def test_not_finite_stops_at_once_and_keeps_the_good_checkpoint(small, tmp_path,
     assert last(tmp_path / "run").info["step"] == 5
 
 
+PLAIN = [
+    *("--word_emb_dim", "4", "--grnn_hidden_dim", "3", "--max_epoch", "1", "--use_gpu", "false", "--batch_size", "9"),
+]
+
+
+def test_the_tag_set_and_the_table_of_the_project_are_found_from_anywhere(lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lac.train.main(["--train_data", str(lines), *PLAIN])
+    info = last(tmp_path / "lac_model").info
+    assert info["tags"] == read_tags(DATA / "tag.dic") and info["q2b"]["，"] == ","
+    assert f"tags        {len(info['tags'])}, of {DATA / 'tag.dic'}\n" in capsys.readouterr().out
+    lac.train.main(["--train_data", str(lines), *PLAIN, "--word_rep_dict_path", "", "--model_save_dir", "bare"])
+    assert "，" not in last(tmp_path / "bare").info["q2b"]
+
+
+def test_a_checkpoint_with_the_older_defaults_goes_on_from_anywhere(lines, tmp_path, monkeypatch, capsys):
+    older = ["--label_dict_path", "lac/data/tag.dic", "--word_rep_dict_path", "lac/conf/q2b.dic"]
+    monkeypatch.chdir(ROOT)
+    lac.train.main(["--train_data", str(lines), *PLAIN, *older, "--model_save_dir", str(tmp_path / "run")])
+    before = last(tmp_path / "run").info
+    assert before["flags"]["label_dict_path"] == "lac/data/tag.dic"
+    monkeypatch.chdir(tmp_path)
+    more = ["--model_save_dir", "run", "--load_dir", "auto", "--max_epoch", "2"]
+    lac.train.main(["--train_data", str(lines), *PLAIN, *more])
+    assert last(tmp_path / "run").info["tags"] == before["tags"] and "of the model\n" in capsys.readouterr().out
+    assert last(tmp_path / "run").info["step"] == 2 * before["step"]
+
+
+def test_lines_with_types_of_their_own_bring_the_tag_set(tmp_path, capsys):
+    path = tmp_path / "mine.txt"
+    path.write_text("小明/PER 在/O 北京/LOC\n" * 9 + "北京/LOC\n", encoding="utf-8")
+    flags = ["--train_data", str(path), *PLAIN, "--model_save_dir", str(tmp_path / "run")]
+    lac.train.main(flags)
+    assert last(tmp_path / "run").info["tags"] == ["LOC", "LOC-B", "LOC-I", "O", "PER", "PER-B", "PER-I"]
+    assert "tags        7, of the training lines; lac/data/tag.dic lacks LOC, O, PER\n" in capsys.readouterr().out
+    evaluate.main(["--model", str(tmp_path / "run"), "--test_data", str(path)])
+    assert [row.split()[0] for row in capsys.readouterr().out.splitlines()[1:]] == ["all", "segmentation", "LOC", "PER"]
+
+
 BAD_FILES = {
     "lines.txt": "大 桥\tn\n".encode(),
     "unknown.txt": "大 桥\tn qq\n".encode(),

@@ -19,7 +19,7 @@ from mrc import model as reading
 from mrc.model import Model
 from mrc.network import Reader
 from mrc.questions import Group, Limits, Question
-from mrc.words import cut, segmented
+from mrc.words import cut, segmented, windows
 
 TEXTS = ["长江发源于青藏高原。它流入东海！", "黄河流入渤海。", "泰山在山东。"]
 
@@ -74,6 +74,51 @@ def test_answers_stand_in_their_texts_and_batches_do_not_matter(monkeypatch):
     cached = reading.predict_spans(one, encoded, LayerCache(one.reader.encoder, encoded.elmo))
     assert largest_difference(alone, shares) == 0 and largest_difference(alone, cached) < 1e-6
     assert [answer.probability for answer in together.values()] == pytest.approx(alone[:, 3], rel=1e-5)
+
+
+def long_groups():
+    """Three groups: of 60 sentences, of many and one, and of one short text."""
+    draw = np.random.default_rng(3)
+    words, marks = sorted(set("".join(TEXTS)) - set("。！")), ["。", "！"]
+    many = ["".join("".join([*draw.choice(words, 9), *draw.choice(marks, 1)]) for _ in range(60)) for _ in range(2)]
+    questions = [Question(str(n), segmented(list("长江流入哪")[n:]), None, []) for n in range(4)]
+    of_all = [([many[0]], questions[:2]), ([many[1], TEXTS[1]], questions[2:3]), ([TEXTS[2]], questions[3:])]
+    return [
+        Group([segmented(list(text), text) for text in some], asked, list(range(5, 5 + len(some))))
+        for some, asked in of_all
+    ]
+
+
+def joint(one, group, halfway):
+    """Return the answers to a group with all windows of all its passages in one softmax."""
+    pairs = [
+        (window, number)
+        for text, number in zip(group.passages, group.documents)
+        for window in windows(text, one.limits.passage, halfway)
+    ]
+    group = group._replace(passages=[window for window, _ in pairs], documents=[number for _, number in pairs])
+    return reading.answers([group], reading.predict_spans(one, reading.encode(one, [group])))
+
+
+def test_a_long_text_is_read_to_its_end(monkeypatch):
+    one = model()
+    found, places = reading.predict(one, long_groups()), []
+    assert list(found) == ["0", "1", "2", "3"]
+    for group in long_groups():
+        readings = [joint(one, group, halfway) for halfway in (False, True)]
+        for question in group.questions:
+            answer = found[question.id]
+            best = max((answers[question.id] for answers in readings), key=lambda answer: answer.probability)
+            assert answer._replace(probability=0) == best._replace(probability=0)
+            assert answer.probability == pytest.approx(best.probability, rel=1e-4)
+            text = group.passages[group.documents.index(answer.document)].text
+            assert text[answer.start : answer.end] == answer.text
+            places.append(answer.start)
+    assert max(places) > one.limits.passage
+    monkeypatch.setattr(reading, "MAX_PASSAGES", 3)  # so many windows at a time change nothing
+    for name, answer in reading.predict(one, long_groups()).items():
+        assert answer._replace(probability=0) == found[name]._replace(probability=0)
+        assert answer.probability == pytest.approx(found[name].probability, rel=1e-4)
 
 
 def test_the_bilm_reads_sentence_by_sentence():

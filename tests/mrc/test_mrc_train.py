@@ -170,9 +170,34 @@ def test_typed_questions_and_files_are_answered(trained, files, tmp_path, capsys
     assert answers == {name: answer.text for name, answer in reading.predict(model, groups).items()}
 
 
-def test_what_is_cut_is_said(trained, capsys):
-    predict.main(["--model", str(trained), "--question", "长江的号码是多少", "--text", "长江的号码是12。" * 100])
-    assert "1 passages cut at --max_passage_len" in capsys.readouterr().err
+def test_what_is_cut_is_said(trained, tmp_path, capsys):
+    (tmp_path / "long.json").write_text(
+        squad([("长江的号码是12。" * 100, [("1", "长江的号码", "12")])]), encoding="utf-8"
+    )
+    predict.main(["--model", str(trained), "--data", str(tmp_path / "long.json")])
+    error = capsys.readouterr().err
+    assert "1 passages cut at --max_passage_len of mrc.train: the rest of them is not read" in error
+    assert "mrc.predict --question … --text … (or < file) reads all of a text" in error
+
+
+def test_a_text_given_with_its_question_is_read_whole_and_so_are_six(trained, capsys):
+    texts = ["没有。"] * 5 + ["没有什么。" * 300 + "长江的号码是12。"]
+    predict.main(
+        ["--model", str(trained), "--question", "长江的号码是多少", "--text", *texts, "--format", "json"]
+    )  # fmt: skip
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert printed.err == "" and found["answer"] == texts[found["document"]][found["start"] : found["end"]]
+
+
+def test_a_file_in_place_of_a_text_is_an_error_that_says_how(trained, tmp_path, capsys):
+    (tmp_path / "p.txt").write_text("长江的号码是12。", encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(["--model", str(trained), "--question", "谁", "--text", "没有。", str(tmp_path / "p.txt")])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and re.search(
+        "--text takes the text itself, and .*p.txt is a file; .*< .*p.txt", error
+    )
 
 
 def test_a_text_may_come_through_a_pipe(trained):

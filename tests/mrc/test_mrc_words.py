@@ -9,7 +9,18 @@ from elmo_chinese.corpus.sentences import split_sentences
 import numpy as np
 import pytest
 
-from mrc.words import HALF_WIDTH, best_span, cut, limit, most_related, nearest, recall, segmented, words_around
+from mrc.words import (
+    HALF_WIDTH,
+    best_span,
+    cut,
+    limit,
+    most_related,
+    nearest,
+    recall,
+    segmented,
+    windows,
+    words_around,
+)
 
 # Words, marks, full width, what ends sentences and lines, white space of all kinds, and what is odd in Unicode.
 PARTS = [
@@ -107,6 +118,32 @@ def test_the_limit_takes_words_from_the_end():
         assert (text is whole) == (len(whole.words) <= most)
         for left, before in zip(text.sentences[:-1], whole.sentences):
             assert left == before
+
+
+def test_windows_hold_each_word_once_and_end_where_sentences_do():
+    for draw, given in texts(7):
+        whole, most = cut(given), draw.randint(2, 12)
+        both = [windows(whole, most, halfway) for halfway in (False, True)]
+        for parts in both:
+            assert [word for one in parts for word in one.words] == whole.words
+            assert [one.words for one in parts] == [whole.words] or all(0 < len(one.words) <= most for one in parts)
+            for one in parts:
+                check(one)
+                assert one.text == given
+        plain, halfway = (set(np.cumsum([len(one.words) for one in parts])[:-1]) for parts in both)
+        assert not plain & halfway  # nothing is at an edge twice
+        ends = {0, *np.cumsum(whole.sentences)}
+        for end in plain | halfway:
+            assert end in ends or not ends & set(range(end - most // 2 + 1, end))
+        if len(whole.words) <= most:
+            assert both == [[whole], [whole]] or not whole.words
+        else:
+            assert plain | halfway
+    assert [one.words for one in windows(segmented(list("甲乙。丙。丁戊己")), 6)] == [
+        list("甲乙。丙。"),
+        list("丁戊己"),
+    ]
+    assert len(windows(segmented(["的"] * 9), 1)) == 5
 
 
 def test_words_around_equal_a_search_through_all_runs():
