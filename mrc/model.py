@@ -225,10 +225,10 @@ def answers(groups: Sequence[Group], spans: np.ndarray) -> Dict[str, Answer]:
     return found
 
 
-def _in_windows(group: Group, most: int, halfway: bool) -> Group:
+def _in_windows(group: Group, most: int) -> Group:
     """Return a group whose passages are the windows of those of another."""
     pairs = zip(group.passages, group.documents)
-    read = [(window, number) for text, number in pairs for window in windows(text, most, halfway)]
+    read = [(window, number) for text, number in pairs for window in windows(text, most)]
     return group._replace(passages=[window for window, _ in read], documents=[number for _, number in read])
 
 
@@ -247,11 +247,14 @@ def _spans_of_many(model: Model, group: Group) -> np.ndarray:
     )
 
 
-def _read_once(model: Model, groups: Sequence[Group], halfway: bool) -> Dict[str, Answer]:
-    """Return the answers of all questions, passages longer than the model's limit read in windows."""
+def predict(model: Model, groups: Sequence[Group]) -> Dict[str, Answer]:
+    """Return the answers of all questions, by id.
+
+    A passage longer than the model's limit is read in windows, each of them a passage of the question.
+    """
     few, found = [], {}
     for group in groups:
-        group = _in_windows(group, model.limits.passage, halfway)
+        group = _in_windows(group, model.limits.passage)
         if len(group.passages) <= MAX_PASSAGES:
             few += split_groups([group], MAX_QUESTIONS // len(group.passages))
         else:
@@ -259,20 +262,6 @@ def _read_once(model: Model, groups: Sequence[Group], halfway: bool) -> Dict[str
                 found.update(answers([one], _spans_of_many(model, one)))
     if few:
         found.update(answers(few, predict_spans(model, encode(model, few))))
-    return found
-
-
-def predict(model: Model, groups: Sequence[Group]) -> Dict[str, Answer]:
-    """Return the answers of all questions, by id.
-
-    A passage longer than the model's limit is read in windows, each of them a passage of the question; and once more in
-    windows that begin halfway, so that nothing stands at the edge both times. The likelier answer of the two is taken.
-    """
-    found = _read_once(model, groups, halfway=False)
-    long = [group for group in groups if any(len(text.words) > model.limits.passage for text in group.passages)]
-    again = _read_once(model, long, halfway=True)
-    likelier = {name: answer for name, answer in again.items() if answer.probability > found[name].probability}
-    found.update(likelier)
     return {question.id: found[question.id] for group in groups for question in group.questions}
 
 

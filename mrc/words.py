@@ -94,23 +94,17 @@ def limit(text: Text, most: int) -> Text:
     return text if len(text.words) <= most else part(text, 0, most)
 
 
-def windows(text: Text, most: int, halfway: bool = False) -> List[Text]:
-    """Return a text in parts of at most `most` words, at least 2, one after the other; they end where sentences do.
+def windows(text: Text, most: int) -> List[Text]:
+    """Return a text in parts of at most `most` words, one after the other; they end where sentences do.
 
-    Only in a sentence of more than half of `most` they end within.
-
-    Args:
-        halfway: they end halfway between the ends of those that are returned without it.
+    Only in a sentence of more than `most` words they end within.
     """
-    if len(text.words) <= most:
-        return [text]
     ends, bounds = np.cumsum(text.sentences), [0]
     while bounds[-1] < len(text.words):
-        farthest = bounds[-1] + max(1, most // 2)
+        farthest = min(bounds[-1] + most, len(text.words))
         end = ends[max(0, np.searchsorted(ends, farthest, side="right") - 1)]
-        bounds.append(int(end) if bounds[-1] < end <= farthest else min(farthest, len(text.words)))
-    cuts = sorted({0, *bounds[halfway::2], len(text.words)})
-    return [part(text, first, last) for first, last in zip(cuts, cuts[1:])]
+        bounds.append(int(end) if bounds[-1] < end <= farthest else farthest)
+    return [part(text, first, last) for first, last in zip(bounds, bounds[1:])] or [text]
 
 
 def words_around(text: Text, start: int, end: int) -> Optional[Tuple[int, int]]:

@@ -122,28 +122,19 @@ def test_the_limit_takes_words_from_the_end():
 
 def test_windows_hold_each_word_once_and_end_where_sentences_do():
     for draw, given in texts(7):
-        whole, most = cut(given), draw.randint(2, 12)
-        both = [windows(whole, most, halfway) for halfway in (False, True)]
-        for parts in both:
-            assert [word for one in parts for word in one.words] == whole.words
-            assert [one.words for one in parts] == [whole.words] or all(0 < len(one.words) <= most for one in parts)
-            for one in parts:
-                check(one)
-                assert one.text == given
-        plain, halfway = (set(np.cumsum([len(one.words) for one in parts])[:-1]) for parts in both)
-        assert not plain & halfway  # nothing is at an edge twice
-        ends = {0, *np.cumsum(whole.sentences)}
-        for end in plain | halfway:
-            assert end in ends or not ends & set(range(end - most // 2 + 1, end))
-        if len(whole.words) <= most:
-            assert both == [[whole], [whole]] or not whole.words
-        else:
-            assert plain | halfway
-    assert [one.words for one in windows(segmented(list("甲乙。丙。丁戊己")), 6)] == [
-        list("甲乙。丙。"),
-        list("丁戊己"),
-    ]
-    assert len(windows(segmented(["的"] * 9), 1)) == 5
+        whole, most = cut(given), draw.randint(1, 12)
+        parts = windows(whole, most)
+        assert [word for one in parts for word in one.words] == whole.words
+        assert all(0 < len(one.words) <= most for one in parts) or not whole.words
+        for one in parts:
+            check(one)
+            assert one.text == given
+        bounds, ends = np.cumsum([0, *(len(one.words) for one in parts)]), {*np.cumsum(whole.sentences)}
+        for first, last in zip(bounds, bounds[1:]):  # as many sentences as fit, or else as many words
+            fit = [end for end in ends if first < end <= first + most]
+            assert last == (max(fit) if fit else min(first + most, len(whole.words)))
+    parts = windows(segmented(list("甲乙。丙。丁戊己")), 6)
+    assert [one.words for one in parts] == [list("甲乙。丙。"), list("丁戊己")]
 
 
 def test_words_around_equal_a_search_through_all_runs():
