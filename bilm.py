@@ -329,9 +329,10 @@ class ElmoEncoder(nn.Layer):
         word_ids = _whole_numbers("word_ids", word_ids, 2, "[batch, words]")
         if lengths is None:
             lengths = paddle.full([word_ids.shape[0]], word_ids.shape[1], dtype="int64")
-        lengths = _whole_numbers("lengths", lengths, 1, "[batch]")
-        if paddle.in_dynamic_mode():  # while a program is exported they have no values
-            _check_lengths(lengths, word_ids)
+        else:
+            lengths = _whole_numbers("lengths", lengths, 1, "[batch]")
+            if paddle.in_dynamic_mode():  # while a program is exported they have no values
+                _check_lengths(lengths, word_ids)
         with paddle.set_grad_enabled(self.finetune and paddle.is_grad_enabled()):
             if not self.boundaries:
                 return self._layers(word_ids, lengths)
