@@ -45,7 +45,7 @@ PAIRS = [("elmo", "baseline"), ("elmo", "lookup"), ("lookup", "baseline")]
 SCORES = {"rouge_l": "Rouge-L", "bleu_4": "BLEU-4", "f1": "F1", "em": "EM"}
 # Seeds of each arm, passes at the most, and of the biLM.
 FULL = dict(seeds=dict(baseline=3, elmo=3, lookup=1), passes=6, patience=2, bilm_passes=2.0)
-QUICK = dict(seeds=dict(baseline=1, elmo=1), passes=2, patience=2, bilm_passes=0.5)
+QUICK = dict(seeds=dict(baseline=1, elmo=1), passes=2, patience=2, bilm_passes=2.0)
 LIMITS = ("--max_passage_len", 350, "--max_question_len", 60, "--max_answer_len", 30)
 SAMPLES = 10_000  # of the bootstrap
 MOST_WORDS = 100_000  # of the biLM
@@ -249,7 +249,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True, help="folder of CMRC 2018")
     parser.add_argument("--bilm", type=Path, help="a biLM to use; none: one is trained")
     parser.add_argument("--text", nargs="+", default=[], metavar="FILE", help="more raw text for the biLM")
-    parser.add_argument("--quick", action="store_true", help="a short biLM, two passes, one seed, no look-up")
+    parser.add_argument("--quick", action="store_true", help="two passes, one seed, no look-up")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time (default: one a core)")
     parser.add_argument("--report", action="store_true", help="run nothing, report the cells that are finished")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "reading")
