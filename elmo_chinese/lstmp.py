@@ -1,7 +1,7 @@
 """One LSTM layer with projection and clips: the inner loop of everything here."""
 
 from contextlib import suppress
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese import kernels
 
@@ -31,11 +31,14 @@ class Kept(NamedTuple):
     In Paddle one tensor a step: `[directions, batch, …]`, gates as tanh left them (see `_activated`).
 
     Where no backward pass will follow, cells holds the first and the last one, gates nothing of use.
+
+    transposed_w is there in Paddle alone: the recurrent weights, `[directions, 4·hidden, embed]`.
     """
 
     gates: Tensors
     hiddens: Tensors
     cells: Tensors
+    transposed_w: Optional[paddle.Tensor] = None
 
 
 # Gates that a backward pass is done with; the next step writes over them. They are by far the largest tensors here
@@ -60,8 +63,8 @@ def _steps_in_cpp(inputs, weights, hidden, cell, clips, keep):
     shapes = [steps + 1, batch, embed], [held + 1, batch, size]
     kept = Kept(gates, *([paddle.empty(shape) for _ in inputs] for shape in shapes))
     sizes = [directions, steps, batch, embed, size, int(keep)]
-    kernels.call("lstm_steps", sizes, clips, inputs, *weights, hidden, cell, *kept)
-    last = (paddle.stack([tensor[-1] for tensor in tensors]) for tensors in kept[1:])
+    kernels.call("lstm_steps", sizes, clips, inputs, *weights, hidden, cell, *kept[:3])
+    last = (paddle.stack([tensor[-1] for tensor in tensors]) for tensors in kept[1:3])
     return paddle.stack([hiddens[1:] for hiddens in kept.hiddens]), *last, kept
 
 
@@ -121,9 +124,10 @@ def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep):
     halves = shares[0]  # of what tanh takes, too
     gate_w, bias = ([weight * halves for weight in group] for group in (weights.gate_w, weights.bias))
     # Transposed, since MKL takes twice as long for few rows times a matrix whose rows are a power of 2 of bytes apart.
-    recurrent_w = (paddle.stack(weights.recurrent_w) * halves).transpose([0, 2, 1]).contiguous()
+    transposed_w = paddle.stack([weight.t().contiguous() for weight in weights.recurrent_w])
+    recurrent_w = transposed_w * halves.unsqueeze(1)
     projection_w = paddle.stack(weights.projection_w)
-    kept = Kept([], [hidden], [cell])
+    kept = Kept([], [hidden], [cell], transposed_w)
     for gates in _projected(inputs, gate_w, bias, inputs.shape[1] if keep else STEPS_AT_ONCE):
         gates = paddle.tanh(paddle.matmul(hidden, recurrent_w, transpose_y=True) + gates)
         candidate, in_gate, forget_gate, out_gate = _activated(gates, *shares)
@@ -139,7 +143,7 @@ def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep):
 
 def _inside(values, bound):
     """Return 0 where values were clipped, and equal the bound, 1 elsewhere: a clipped value has no gradient."""
-    return (values.abs() < bound).astype(values.dtype)
+    return paddle.sign(bound - values.abs())
 
 
 def _slopes(kept, clips):
@@ -151,19 +155,21 @@ def _slopes(kept, clips):
         and one by what is projected; and what is projected itself, which is not worth keeping from forward.
     """
     cell_clip, proj_clip = clips
-    gates, cells, before = paddle.stack(kept.gates), paddle.stack(kept.cells[1:]), paddle.stack(kept.cells[:-1])
-    candidate, in_gate, forget_gate, out_gate = _activated(gates, *_shares(cells.shape[-1]))
+    gates, cells = paddle.stack(kept.gates), paddle.stack(kept.cells)
+    before, cells = cells[:-1], cells[1:]
+    candidate, in_gate, forget_gate, out_gate = paddle.split(gates, 4, axis=-1)
+    forget_gate, out_gate = (paddle.scale(gate, 0.5, 0.5) for gate in (forget_gate, out_gate))  # see `_activated`
     squashed, inside = paddle.tanh(cells), _inside(cells, cell_clip)
     by_next = paddle.roll(forget_gate, -1, axis=0) * inside  # of the last cell it does not matter: it has no next one
     by_projected = out_gate * (1 - squashed * squashed) * inside
     # (1 - tanh²) / 4 is the slope of the three sigmoids, and a quarter of that of the candidate.
     slope = (gates * gates).scale_(-0.25, 0.25)
-    by_gates = paddle.concat([in_gate * 4, candidate, before, squashed], axis=-1).multiply_(slope)
+    by_gates = paddle.concat([paddle.scale(in_gate, 2.0, 2.0), candidate, before, squashed], axis=-1).multiply_(slope)
     return _inside(paddle.stack(kept.hiddens[1:]), proj_clip), by_next, by_projected, by_gates, out_gate * squashed
 
 
 def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted):
-    gate_w, recurrent_w, projection_w = map(paddle.stack, weights[:3])
+    gate_w, projection_w = paddle.stack(weights.gate_w), paddle.stack(weights.projection_w)
     *slopes, projected = (paddle.unbind(slope, axis=0) for slope in _slopes(kept, clips))
     d_hidden, d_cell, d_gates, d_projections = 0.0, 0.0, [], []
     of_steps = zip(_by_step(paddle.unbind(d_outputs, axis=0)), *slopes)
@@ -172,7 +178,7 @@ def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted):
         d_projected = paddle.matmul(d_projection, projection_w, transpose_y=True)
         d_cell = d_cell * by_next + d_projected * by_projected
         d_gate = paddle.concat([d_cell, d_cell, d_cell, d_projected], axis=-1) * by_gates
-        d_hidden = paddle.matmul(d_gate, recurrent_w, transpose_y=True)
+        d_hidden = paddle.matmul(d_gate, kept.transposed_w)
         d_gates.append(d_gate)
         d_projections.append(d_projection)
     # All steps of a direction as rows of one matrix.
