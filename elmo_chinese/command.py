@@ -39,8 +39,13 @@ def command(output: str = "", stopped: str = "interrupted", prints_result: bool 
         with contextlib.suppress(OSError):
             sys.stdout.flush()  # what was printed stands before the message
         fail(error)
-    except ImportError as error:
-        fail(f"{error.name} is not installed; pip install -r requirements-cpu.txt")
+    except ModuleNotFoundError as error:
+        fail(
+            f"{error.name} is not installed; in the clone: pip install -r requirements-cpu.txt, where the package is "
+            'installed: pip install "/path/to/the/clone[cpu,visualdl]"'
+        )
+    except ImportError as error:  # it is there, and does not load
+        fail(error)
     except KeyboardInterrupt:
         fail(stopped)
     except OSError as error:

@@ -131,6 +131,19 @@ def test_both_languages_have_the_same_sections_and_code(pair):
             assert (path.parent / name).exists(), name
 
 
+def test_every_page_is_linked_and_all_links_lead_somewhere():
+    linked = set()
+    for path in [*READMES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / name).exists(), f"{path}: {name}"
+            if not {path.parent.name, (path.parent / name).resolve().parent.name} == {"docs", "zh"}:
+                linked.add((path.parent / name).resolve())
+    assert set((ROOT / "docs").rglob("*.md")) <= linked
+    languages = [(pair[0], f"[中文](zh/{pair[0].name})") for pair in DOCS]
+    languages += [(pair[1], f"[English](../{pair[0].name})") for pair in DOCS]
+    assert [path for path, link in languages if link not in path.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("path", READMES, ids=["English", "Chinese"])
 def test_the_page_is_short_enough_to_be_read(path):
     assert path.read_text(encoding="utf-8").count("\n") <= LONGEST

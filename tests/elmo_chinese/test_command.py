@@ -97,7 +97,8 @@ def test_ctrl_c_is_one_line():
     "body, message",
     [
         ("raise InputError('a.txt: wrong')", "a.txt: wrong"),
-        ("import no_such_module", "no_such_module is not installed"),
+        ("import no_such_module", "no_such_module is not installed; in the clone: pip install -r requirements-cpu.txt"),
+        ("from json import no_such_name", "error: cannot import name 'no_such_name'"),
         ("open('/nowhere/file', 'w')", "cannot write /nowhere/file: No such file or directory"),
         ("raise OSError(28, 'No space left on device')", "cannot write out: No space left on device"),
     ],
