@@ -239,8 +239,6 @@ def checkpoint_to_resume(parser: TrainingParser, options: argparse.Namespace, gi
     """Return the checkpoint to resume from, or None; take over its flags."""
 
     def check(found: Checkpoint) -> None:
-        if options.load_pretraining_params:
-            raise OptionError("--load_dir resumes a run, --load_pretraining_params starts a new one; give one of them")
         checkpoint.check_kind(found, "rows")
         add_what_older_ones_lack(found)
         checkpoint.check_info(found, INFO)
@@ -394,7 +392,7 @@ def set_up(
     total_steps = count_steps(options, train_reader, progress)
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
-    if options.load_pretraining_params:
+    if options.load_pretraining_params and not found:
         init_pretraining_params(None, options.load_pretraining_params, lm)
     states = resume(found, lm, optimizer, train_reader, options) if found else None
     model = data_parallel(lm) if dist.get_world_size() > 1 else lm

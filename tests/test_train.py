@@ -355,6 +355,19 @@ def test_weights_only_starts_a_new_run(small, tmp_path, capsys):
     assert figures(tmp_path / "run")[0]["step"] == 3
 
 
+def test_a_run_from_weights_is_resumed_by_the_same_command(finished, small, tmp_path, capsys):
+    new = tmp_path / "new"
+    run = [*small, "--batch_size", "8", "--para_save_dir", str(new), "--load_dir", "auto"]
+    weights = ["--load_pretraining_params", str(finished[1])]
+    train.main([*run, *weights, "--max_epoch", "0.5"])
+    shutil.rmtree(finished[1])  # read once, at the start
+    train.main([*run, "--max_epoch", "0.75"])
+    capsys.readouterr()
+    train.main([*run, *weights, "--max_epoch", "1"])
+    assert f"resuming from {new}" in capsys.readouterr().out
+    assert last(new).info["flags"]["load_pretraining_params"] == str(finished[1])
+
+
 @pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop", "rprop"])
 def test_other_optimizers_train_and_resume(small, tmp_path, name):
     arguments = [*small, "--optim", name, "--learning_rate", "0.003", "--batch_size", "8"]
@@ -529,7 +542,7 @@ def finished(small, tmp_path):
         (["--load_dir", "auto", "--accumulate", "2", "--batch_size", "8"], "global batch of 8 rows, now it is 16"),
         (["--load_dir", "auto", "--random_seed", "12"], "shuffle and seed were"),
         (["--load_dir", "auto", "--train_path", str(LM / "dev.txt")], "training text or the vocabulary is not the one"),
-        (["--load_dir", "auto", "--load_pretraining_params", "x"], "give one of them"),
+        (["--load_dir", "auto", "--load_pretraining_params", "x"], "--load_pretraining_params is 'x', but "),
     ],
 )
 def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, message):
