@@ -426,15 +426,16 @@ def init_pretraining_params(exe, pretraining_params_path: str, main_program: Opt
         pretraining_params_path: a folder of Fluid variables (one file each, original names), a checkpoint of this
             project, or the folder of a run, which means its best one; or a `.tar.gz` of one, or the http(s) address
             of such a file. Optimizer state and learning rate in it are left alone.
-        main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one inside. None: make the default encoder
-            of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
+        main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one of these inside. None: make the default
+            encoder of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
 
     Returns:
         the layer that was filled. The default encoder must be a part of the task's network, if its mix is to be
         trained and saved with it, and `train()` and `eval()` are to reach it.
 
     Raises:
-        PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable.
+        PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable; the layer holds
+            several biLMs, or is no layer.
             `softmax_weight` and `softmax_bias` may be missing (they are, in the released archive).
     """
     global _default_encoder
