@@ -38,6 +38,10 @@ def _normalize(logits, offsets, labels=None, own=None, hits=None):
         then, in Paddle, the probabilities are those among the columns alone, which saves a pass over them.
     """
     if kernels.library():
+        if labels is not None:  # it would read, and write, what is not its own
+            least, most = int(labels.min()), int(labels.max())
+            if least < 0 or most >= logits.shape[-1]:
+                raise ValueError(f"labels go from {least} to {most}, but there are {logits.shape[-1]} words")
         losses = paddle.empty(logits.shape[:-1])
         own = None if own is None else own.clone()
         _call("softmax_losses", logits, offsets, labels, own, hits, losses)
