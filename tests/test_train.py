@@ -276,6 +276,25 @@ def test_a_stop_is_heard_within_an_evaluation_and_loses_nothing(
     assert_same_run(tmp_path / "whole", stopped)
 
 
+def test_an_evaluation_that_was_due_is_not_missed_where_the_text_is_gone(small, tmp_path, monkeypatch):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--para_save_dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *_: None)  # asked to stop within it
+        train.main(run)
+    assert last(tmp_path / "run").info["progress"]["evaluation_due"]
+    train.main([*run, "--load_dir", "auto", "--test_path", "", "--max_epoch", "1.2"])
+    assert last(tmp_path / "run").info["step"] > 8
+
+
+def test_the_best_is_sought_anew_on_another_held_out_text(finished, monkeypatch):
+    run, folder = finished
+    worse = dict(perplexity=1e6, perplexity_forward=1e6, perplexity_backward=1e6, tokens=1, unknown_tokens=0)
+    monkeypatch.setattr(train, "evaluate", lambda *_: dict(worse))
+    more = ["--load_dir", "auto", "--max_epoch", "1.5", "--dev_interval", "1", "--save_interval", "1000"]
+    train.main([*run, *more, "--test_path", str(LM / "train.txt")])
+    assert checkpoint.best_of(folder).name.startswith("best_00000009")  # and none of the other text's
+
+
 @pytest.mark.parametrize("device, rows, sparse", [("cpu", 59, True), ("gpu:0", 60, True), ("gpu:0", 59, False)])
 def test_gradients_have_no_more_rows_than_a_gpu_can_update(monkeypatch, device, rows, sparse):
     monkeypatch.setattr(train, "MOST_ROWS", rows)
