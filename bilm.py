@@ -244,6 +244,14 @@ def _whole_numbers(name, values, axes, shape):
     return values if kind == paddle.int64 else values.astype("int64")
 
 
+def _check_ids(word_ids):
+    """Raise `ValueError` where Paddle says nothing of use: at no words, and at -1, whose vector it leaves unwritten."""
+    if 0 in word_ids.shape:
+        raise ValueError(f"word_ids are {word_ids.shape}; at least one sentence of one word is expected")
+    if word_ids.place.is_cpu_place() and int(word_ids.min()) < 0:  # on a GPU Paddle refuses it
+        raise ValueError(f"word_ids go down to {int(word_ids.min())}; pad with the id of a word, 0 say")
+
+
 def _check_lengths(lengths, word_ids):
     if lengths.shape[0] != word_ids.shape[0]:
         raise ValueError(f"lengths are {lengths.shape[0]}, but word_ids has {word_ids.shape[0]} sentences")
@@ -324,14 +332,17 @@ class ElmoEncoder(nn.Layer):
             float32 `[num_layers + 1, batch, words, embedding_dim]`; zero at padding.
 
         Raises:
-            ValueError: they are not whole numbers of these shapes, or a length is negative or beyond the words.
+            ValueError: they are not whole numbers of these shapes, an id or a length is negative, or a length beyond
+                the words; or there are no words at all.
         """
         word_ids = _whole_numbers("word_ids", word_ids, 2, "[batch, words]")
+        if paddle.in_dynamic_mode():  # while a program is exported there are no values
+            _check_ids(word_ids)
         if lengths is None:
             lengths = paddle.full([word_ids.shape[0]], word_ids.shape[1], dtype="int64")
         else:
             lengths = _whole_numbers("lengths", lengths, 1, "[batch]")
-            if paddle.in_dynamic_mode():  # while a program is exported they have no values
+            if paddle.in_dynamic_mode():
                 _check_lengths(lengths, word_ids)
         with paddle.set_grad_enabled(self.finetune and paddle.is_grad_enabled()):
             if not self.boundaries:
@@ -426,15 +437,16 @@ def init_pretraining_params(exe, pretraining_params_path: str, main_program: Opt
         pretraining_params_path: a folder of Fluid variables (one file each, original names), a checkpoint of this
             project, or the folder of a run, which means its best one; or a `.tar.gz` of one, or the http(s) address
             of such a file. Optimizer state and learning rate in it are left alone.
-        main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one inside. None: make the default encoder
-            of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
+        main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one of these inside. None: make the default
+            encoder of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
 
     Returns:
         the layer that was filled. The default encoder must be a part of the task's network, if its mix is to be
         trained and saved with it, and `train()` and `eval()` are to reach it.
 
     Raises:
-        PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable.
+        PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable; the layer holds
+            several biLMs, or is no layer.
             `softmax_weight` and `softmax_bias` may be missing (they are, in the released archive).
     """
     global _default_encoder

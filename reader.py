@@ -85,6 +85,8 @@ def _write_encoded(path: Path, vocabulary: Vocabulary, folder: Path) -> None:
             starts.write((ends - lengths).astype("<i8").tobytes())
             tokens.write(np.array(flat, dtype="<i4").tobytes())
             written += len(flat)
+        if not written:
+            raise InputError(f"{path} is a packed file with nothing in it")
         starts.write(np.array([written], dtype="<i8").tobytes())
 
 

@@ -239,8 +239,6 @@ def checkpoint_to_resume(parser: TrainingParser, options: argparse.Namespace, gi
     """Return the checkpoint to resume from, or None; take over its flags."""
 
     def check(found: Checkpoint) -> None:
-        if options.load_pretraining_params:
-            raise OptionError("--load_dir resumes a run, --load_pretraining_params starts a new one; give one of them")
         checkpoint.check_kind(found, "rows")
         add_what_older_ones_lack(found)
         checkpoint.check_info(found, INFO)
@@ -382,6 +380,15 @@ class Run(NamedTuple):
         return progress.tokens + (self.total_steps - progress.step) * self.words_per_step
 
 
+def progress_of(found: Checkpoint, dev_reader: Optional[BidirectionalReader]) -> Progress:
+    """Return the progress of a checkpoint; what was of another held-out text, or is due on none, is left out."""
+    progress, text = checkpoint.progress_of(found, Progress), dev_reader and dev_reader.corpus
+    if found.info.get("dev_text", text) != text:
+        progress.best = None
+    progress.evaluation_due = progress.evaluation_due and text is not None
+    return progress
+
+
 def set_up(
     parser: TrainingParser, options: argparse.Namespace, given: List[str]
 ) -> Tuple[Run, Progress, Optional[States]]:
@@ -390,11 +397,11 @@ def set_up(
     found = checkpoint_to_resume(parser, options, given)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
-    progress = checkpoint.progress_of(found, Progress) if found else Progress()
+    progress = progress_of(found, dev_reader) if found else Progress()
     total_steps = count_steps(options, train_reader, progress)
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
-    if options.load_pretraining_params:
+    if options.load_pretraining_params and not found:
         init_pretraining_params(None, options.load_pretraining_params, lm)
     states = resume(found, lm, optimizer, train_reader, options) if found else None
     model = data_parallel(lm) if dist.get_world_size() > 1 else lm
@@ -446,6 +453,7 @@ def save_checkpoint(run: Run, progress: Progress, states: States, dev: Optional[
             "tokens": progress.tokens,
             "progress": asdict(progress),
             "dev": dev,
+            "dev_text": run.dev_reader and run.dev_reader.corpus,
             "model": run.lm.lstm.config,
             "optim": run.options.optim,
             "flags": vars(run.options),

@@ -76,6 +76,7 @@ class _Steps(PyLayer):
 
     @staticmethod
     def forward(ctx, keep, *tensors):
+        ctx.frozen = [tensor.stop_gradient for tensor in tensors]
         inputs, *weights = [list(tensors[n : n + 2]) for n in range(0, len(tensors), 2)]
         input_w, input_b, gate_w, candidate_w = weights
         gates = [
@@ -111,7 +112,8 @@ class _Steps(PyLayer):
             )
             for values, value in zip(result, products):
                 values.append(value)
-        return tuple(value for values in result for value in values)
+        gradients = (value for values in result for value in values)
+        return tuple(None if frozen else gradient for frozen, gradient in zip(ctx.frozen, gradients))
 
 
 def decayed_weight(layer, shape, decay):

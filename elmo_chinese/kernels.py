@@ -13,11 +13,10 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.files import cache_folder
+from elmo_chinese.files import cache_folder, writing
 from elmo_chinese.require_paddle import paddle
 
 import numpy as np
@@ -51,16 +50,11 @@ def _cache_path(compiler: str) -> Path:
 def _compile(compiler: str, path: Path) -> None:
     """Compile beside and rename, so that several processes may do it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = tempfile.mkdtemp(prefix=".compiling-", dir=path.parent)
-    try:
-        made = os.path.join(beside, path.name)
-        command = [compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cc"))), "-o", made, "-ldl"]
+    with writing(path) as beside:
+        command = [compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cc"))), "-o", str(beside), "-ldl"]
         done = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
         if done.returncode:
             raise OSError((done.stderr.strip() or f"{compiler} ended with code {done.returncode}").splitlines()[0])
-        os.replace(made, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -206,6 +206,7 @@ class _Steps(PyLayer):
         if keep:
             ctx.kept, ctx.clips = kept, clips
             ctx.save_for_backward(inputs, *weights)
+            ctx.frozen = [weight.stop_gradient for weight in weights]
         return tuple(results)
 
     @staticmethod
@@ -216,7 +217,8 @@ class _Steps(PyLayer):
         inputs, *weights = ctx.saved_tensor()
         gradients, wanted = _gradients_in_cpp if kernels.library() else _gradients_in_paddle, not inputs.stop_gradient
         d = gradients(inputs, d_outputs, kept, _by_name(weights, inputs), ctx.clips, wanted)
-        return d[0], None, None, *d[1:]
+        # Paddle refuses a gradient of what has none.
+        return d[0], None, None, *(None if frozen else d_weight for frozen, d_weight in zip(ctx.frozen, d[1:]))
 
 
 def _by_name(weights, inputs):

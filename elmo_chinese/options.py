@@ -2,6 +2,7 @@
 
 from elmo_chinese.flags import (
     FIXED,
+    MADE,
     OWN,
     SWITCH,
     TrainingParser,
@@ -85,7 +86,7 @@ def make_parser(description: str) -> TrainingParser:
     flag("--load_dir", str, "",
          "resume exactly from this checkpoint; auto: from the newest in --para_save_dir, if any", OWN)  # fmt: skip
     flag("--load_pretraining_params", str, "",
-         "start a new run from these weights: a checkpoint or a Fluid folder", OWN)  # fmt: skip
+         "start a new run from these weights: a checkpoint or a Fluid folder", MADE)  # fmt: skip
 
     parser.retire(RETIRED)
     return parser

@@ -244,10 +244,17 @@ def read_pretrained(path: Union[str, Path], wanted: List[str]) -> Tuple[Dict[str
 
 def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
     """Fill the biLM parameters inside `layer` from `path`; see `bilm.init_pretraining_params`."""
+    if not isinstance(layer, nn.Layer) or not paddle.in_dynamic_mode():
+        raise PretrainedError(
+            f"a paddle.nn.Layer is filled from {path}, in dynamic mode, got {type(layer).__name__}; leave out "
+            "paddle.enable_static() and programs"
+        )
     parameters: Dict[str, paddle.Tensor] = {}
     for part in layer.sublayers(include_self=True):
         if hasattr(part, "fluid_parameters"):
-            parameters.update(part.fluid_parameters())
+            for name, parameter in part.fluid_parameters().items():
+                if parameters.setdefault(name, parameter) is not parameter:
+                    raise PretrainedError(f"{type(layer).__name__} holds more than one biLM; fill each by itself")
     if not parameters:
         raise PretrainedError(f"{type(layer).__name__} holds no biLM, so there is nothing to fill from {path}")
     arrays, unexpected = read_pretrained(path, list(parameters))

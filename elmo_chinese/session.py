@@ -96,6 +96,7 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
         for damage in damages:
             say(f"warning: {damage}; trying the one before")
         if found is None:
+            _refuse_best(of, flag)
             say(f"no checkpoint in {of} yet: starting afresh")
         return found
     if load_dir:
@@ -105,7 +106,18 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
             f"{root} already holds checkpoints; resume them with --load_dir auto, "
             f"or choose another {flag} for a new run"
         )
+    _refuse_best(root, flag)
     return None
+
+
+def _refuse_best(root: Path, flag: str) -> None:
+    """Raise `OptionError` if of a run nothing but its best checkpoint is left, which a new run would be taken for."""
+    best = checkpoint.best_of(root)
+    if best:
+        raise OptionError(
+            f"{root} holds a best checkpoint and no other; go on from it with --load_dir {best}, or choose another "
+            f"{flag} for a new run"
+        )
 
 
 def checkpoint_to_resume(

@@ -38,6 +38,10 @@ def _normalize(logits, offsets, labels=None, own=None, hits=None):
         then, in Paddle, the probabilities are those among the columns alone, which saves a pass over them.
     """
     if kernels.library():
+        if labels is not None:  # it would read, and write, what is not its own
+            least, most = int(labels.min()), int(labels.max())
+            if least < 0 or most >= logits.shape[-1]:
+                raise ValueError(f"labels go from {least} to {most}, but there are {logits.shape[-1]} words")
         losses = paddle.empty(logits.shape[:-1])
         own = None if own is None else own.clone()
         _call("softmax_losses", logits, offsets, labels, own, hits, losses)
@@ -74,6 +78,11 @@ def _gradients(probabilities, d_losses, labels=None, own=None):
     return d_logits, d_offsets, own
 
 
+def _unless(frozen, *gradients):
+    """Return gradients, None for what is frozen: Paddle refuses any other."""
+    return (None if leave else gradient for leave, gradient in zip(frozen, gradients))
+
+
 class _FullSoftmax(PyLayer):
     """Token losses under the exact softmax without tokens × vocabulary in memory."""
 
@@ -91,6 +100,7 @@ class _FullSoftmax(PyLayer):
             if ctx.kept is not None:
                 ctx.kept.append(probabilities)
         ctx.save_for_backward(hidden, weight, bias, labels)
+        ctx.frozen = [tensor.stop_gradient for tensor in (hidden, weight, bias)]
         return paddle.concat(losses)
 
     @staticmethod
@@ -109,7 +119,7 @@ class _FullSoftmax(PyLayer):
             product = paddle.matmul(d_logits, hidden[block], transpose_x=True)
             d_weight = product if d_weight is None else d_weight.add_(product)
             d_bias += d_offsets
-        return paddle.concat(d_hidden), d_weight, d_bias, None
+        return *_unless(ctx.frozen, paddle.concat(d_hidden), d_weight, d_bias), None
 
 
 def full_softmax_losses(
@@ -167,6 +177,7 @@ class _SampledSoftmax(PyLayer):
 
     @staticmethod
     def forward(ctx, hidden, rows, offsets, hits):
+        frozen = [tensor.stop_gradient for tensor in (hidden, rows, offsets)]
         parts = [hidden.shape[1], rows.shape[1] - hidden.shape[1]]
         own_rows, rows = paddle.split(rows, parts, axis=1)
         own_offsets, offsets = paddle.split(offsets, parts, axis=1)
@@ -174,6 +185,7 @@ class _SampledSoftmax(PyLayer):
         logits = paddle.matmul(hidden, rows, transpose_y=True)
         losses, *ctx.kept = _normalize(logits, offsets, own=own, hits=hits)
         ctx.save_for_backward(hidden, own_rows, rows)
+        ctx.frozen = frozen
         return losses
 
     @staticmethod
@@ -184,7 +196,7 @@ class _SampledSoftmax(PyLayer):
         spread = d_own.unsqueeze(-1).expand(hidden.shape)
         d_hidden = paddle.matmul(d_logits, rows).add_(spread * own_rows)
         d_rows = paddle.concat([spread * hidden, paddle.matmul(d_logits, hidden, transpose_x=True)], axis=1)
-        return d_hidden, d_rows, paddle.concat([d_own, d_offsets], axis=1), None
+        return *_unless(ctx.frozen, d_hidden, d_rows, paddle.concat([d_own, d_offsets], axis=1)), None
 
 
 def sampled_softmax_losses(

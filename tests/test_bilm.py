@@ -171,3 +171,24 @@ def test_sampled_model_evaluates_exactly(golden_lm):
 def test_impossible_sizes_are_errors(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         BiLM(20, **{**dict(embed_size=4, hidden_size=6), **wrong})
+
+
+@pytest.mark.parametrize("negatives", [0, 5])
+@pytest.mark.parametrize("frozen", ["softmax_weight", "softmax_bias", "lstm.forward_layers.0.bias", "lstm.", "softmax"])
+def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(negatives, frozen):
+    paddle.seed(1)
+    model = BiLM(20, 4, 6, dropout=0.0, n_negative_samples=negatives)
+    x = paddle.to_tensor([[1, 2, 3], [4, 5, 6]])
+
+    def gradients():
+        model.clear_gradients()
+        forward, backward, _ = model(x, x, x, x, random=StepRandom(0, 1))
+        (forward + backward).sum().backward()
+        return {name: p.grad.numpy() for name, p in model.named_parameters() if not p.stop_gradient}
+
+    expected = gradients()
+    for name, parameter in model.named_parameters():
+        parameter.stop_gradient = name.startswith(frozen)
+    found = gradients()
+    assert found.keys() == {name for name in expected if not name.startswith(frozen)}
+    assert all(np.array_equal(found[name], expected[name]) for name in found)

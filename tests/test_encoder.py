@@ -140,6 +140,18 @@ def test_wrong_word_ids_are_an_error(encoder):
             encoder(wrong)
 
 
+@pytest.mark.parametrize("lengths", [None, [2, 1]])
+def test_padding_with_minus_one_is_an_error_instead_of_foreign_memory(encoder, lengths):
+    with pytest.raises(ValueError, match="word_ids go down to -1; pad with the id of a word, 0 say"):
+        encoder(paddle.to_tensor([[5, 8], [7, -1]]), lengths)
+
+
+@pytest.mark.parametrize("shape", [[2, 0], [0, 3]])
+def test_no_words_are_an_error(encoder, shape):
+    with pytest.raises(ValueError, match=r"word_ids are \[., .\]; at least one sentence of one word"):
+        encoder(paddle.zeros(shape, "int64"))
+
+
 @pytest.mark.parametrize("lengths, message", [
     ([5, 4], "go from 4 to 5, but word_ids has 4 words"), ([2, -1], "go from -1 to 2"), ([4], "lengths are 1, but"),
     ([4.0, 4.0], "must be an int64 tensor"), (4, r"must be an int64 tensor of shape \[batch\], got int"),

@@ -1,5 +1,6 @@
 """reader.py against the original's batches and against plain Python."""
 
+import gzip
 import itertools
 import os
 import re
@@ -267,3 +268,11 @@ def test_what_killed_processes_left_goes_after_a_day(corpus, vocabulary, tmp_pat
         os.utime(folder, (time.time() - age,) * 2)
     reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
     assert {entry.name for entry in tmp_path.glob("*.tmp")} == {"new.0123abcd.tmp"}
+
+
+def test_a_packed_file_with_nothing_in_it_is_named(tmp_path, vocabulary):
+    path = tmp_path / "empty.txt.gz"
+    path.write_bytes(gzip.compress(b""))
+    with pytest.raises(InputError, match="empty.txt.gz is a packed file with nothing in it"):
+        make(path, vocabulary)
+    assert not [entry for entry in (tmp_path / ".token_cache").iterdir()]

@@ -276,6 +276,25 @@ def test_a_stop_is_heard_within_an_evaluation_and_loses_nothing(
     assert_same_run(tmp_path / "whole", stopped)
 
 
+def test_an_evaluation_that_was_due_is_not_missed_where_the_text_is_gone(small, tmp_path, monkeypatch):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--para_save_dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *_: None)  # asked to stop within it
+        train.main(run)
+    assert last(tmp_path / "run").info["progress"]["evaluation_due"]
+    train.main([*run, "--load_dir", "auto", "--test_path", "", "--max_epoch", "1.2"])
+    assert last(tmp_path / "run").info["step"] > 8
+
+
+def test_the_best_is_sought_anew_on_another_held_out_text(finished, monkeypatch):
+    run, folder = finished
+    worse = dict(perplexity=1e6, perplexity_forward=1e6, perplexity_backward=1e6, tokens=1, unknown_tokens=0)
+    monkeypatch.setattr(train, "evaluate", lambda *_: dict(worse))
+    more = ["--load_dir", "auto", "--max_epoch", "1.5", "--dev_interval", "1", "--save_interval", "1000"]
+    train.main([*run, *more, "--test_path", str(LM / "train.txt")])
+    assert checkpoint.best_of(folder).name.startswith("best_00000009")  # and none of the other text's
+
+
 @pytest.mark.parametrize("device, rows, sparse", [("cpu", 59, True), ("gpu:0", 60, True), ("gpu:0", 59, False)])
 def test_gradients_have_no_more_rows_than_a_gpu_can_update(monkeypatch, device, rows, sparse):
     monkeypatch.setattr(train, "MOST_ROWS", rows)
@@ -353,6 +372,19 @@ def test_weights_only_starts_a_new_run(small, tmp_path, capsys):
     golden = read_fluid_variable(LM / "checkpoint" / "embedding_para")
     assert largest_difference(found.model["lstm.embedding"], golden) < 1e-6
     assert figures(tmp_path / "run")[0]["step"] == 3
+
+
+def test_a_run_from_weights_is_resumed_by_the_same_command(finished, small, tmp_path, capsys):
+    new = tmp_path / "new"
+    run = [*small, "--batch_size", "8", "--para_save_dir", str(new), "--load_dir", "auto"]
+    weights = ["--load_pretraining_params", str(finished[1])]
+    train.main([*run, *weights, "--max_epoch", "0.5"])
+    shutil.rmtree(finished[1])  # read once, at the start
+    train.main([*run, "--max_epoch", "0.75"])
+    capsys.readouterr()
+    train.main([*run, *weights, "--max_epoch", "1"])
+    assert f"resuming from {new}" in capsys.readouterr().out
+    assert last(new).info["flags"]["load_pretraining_params"] == str(finished[1])
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop", "rprop"])
@@ -529,7 +561,7 @@ def finished(small, tmp_path):
         (["--load_dir", "auto", "--accumulate", "2", "--batch_size", "8"], "global batch of 8 rows, now it is 16"),
         (["--load_dir", "auto", "--random_seed", "12"], "shuffle and seed were"),
         (["--load_dir", "auto", "--train_path", str(LM / "dev.txt")], "training text or the vocabulary is not the one"),
-        (["--load_dir", "auto", "--load_pretraining_params", "x"], "give one of them"),
+        (["--load_dir", "auto", "--load_pretraining_params", "x"], "--load_pretraining_params is 'x', but "),
     ],
 )
 def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, message):
@@ -541,6 +573,18 @@ def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, mess
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and re.search(message, error) and "Traceback" not in error
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("flags", [[], ["--load_dir", "auto"]])
+def test_no_run_begins_anew_over_the_best_of_another(finished, capsys, flags):
+    run, folder = finished
+    for step in folder.glob("step_*"):
+        shutil.rmtree(step)
+    before, best = figures(folder), checkpoint.best_of(folder)
+    with pytest.raises(SystemExit):
+        train.main([*run, *flags])
+    assert f"go on from it with --load_dir {best}, or" in capsys.readouterr().err and figures(folder) == before
+    train.main([*run, "--load_dir", str(best)])
 
 
 def test_passes_over_the_text_are_counted_in_words(finished, capsys):

@@ -105,6 +105,25 @@ def test_a_checkpoint_without_readable_sizes_is_named(tmp_path, content):
         load_encoder(path)
 
 
+def test_a_layer_with_two_models_is_an_error_and_neither_is_filled(folder):
+    both = paddle.nn.LayerList([small(), small()])
+    before = [parameter.numpy() for parameter in both.parameters()]
+    with pytest.raises(PretrainedError, match="LayerList holds more than one biLM; fill each by itself"):
+        init_pretraining_params(None, folder, both)
+    assert all(np.array_equal(old, new.numpy()) for old, new in zip(before, both.parameters()))
+
+
+def test_programs_and_static_mode_are_refused(folder):
+    with pytest.raises(PretrainedError, match="dynamic mode, got Program; leave out paddle.enable_static"):
+        init_pretraining_params(None, folder, paddle.static.Program())
+    paddle.enable_static()
+    try:
+        with pytest.raises(PretrainedError, match="dynamic mode, got ElmoEncoder; leave out paddle.enable_static"):
+            init_pretraining_params(None, folder)
+    finally:
+        paddle.disable_static()
+
+
 def test_a_layer_without_a_model_is_an_error(folder):
     with pytest.raises(PretrainedError, match="Linear holds no biLM"):
         init_pretraining_params(None, folder, paddle.nn.Linear(2, 2))

@@ -1,6 +1,6 @@
 """elmo_chinese/softmax.py against Paddle's own cross entropy, NumPy, and brute force."""
 
-from elmo_chinese import softmax
+from elmo_chinese import kernels, softmax
 from elmo_chinese.softmax import full_softmax_losses, log_expected_count, log_uniform_sample, sampled_softmax_losses
 
 import numpy as np
@@ -89,3 +89,11 @@ def test_expected_count_is_the_chance_to_be_drawn():
 def test_more_negatives_than_words_is_an_error():
     with pytest.raises(ValueError, match="51 different negative samples from 50 words"):
         log_uniform_sample(philox(0), 51, 50)
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="Paddle looks at them itself")
+@pytest.mark.parametrize("label", [-100, 7])
+def test_labels_beyond_the_words_are_an_error_instead_of_foreign_memory(label):
+    hidden, weight, bias = paddle.ones([2, 3]), paddle.ones([7, 3]), paddle.zeros([7])
+    with pytest.raises(ValueError, match=f"labels go from {min(label, 1)} to {max(label, 1)}, but there are 7 words"):
+        full_softmax_losses(hidden, weight, bias, paddle.to_tensor([1, label]))
