@@ -112,7 +112,8 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
         for text in remarks(found):
             say(f"{'train' if to_train_on else 'held out'}: {text}")
     groups = reading.split_groups(found.groups)
-    if not to_train_on and not any(question.references for group in groups for question in group.questions):
+    references = (text for group in groups for question in group.questions for text in question.references)
+    if not to_train_on and not any(text.strip() for text in references):
         raise OptionError(f"{paths[0]}: no question has an answer to score against; mrc.predict answers questions")
     return groups
 

@@ -242,6 +242,15 @@ def test_flags_that_cannot_be_used(files, trained, tmp_path, capsys, flags, mess
     assert stopped.value.code == 1 and message in capsys.readouterr().err
 
 
+def test_dev_questions_with_blank_answers_are_refused_before_training(files, tmp_path, capsys):
+    text = squad(articles(5, 2))
+    path = tmp_path / "blank.json"
+    path.write_text(re.sub('"text": "[^"]*"', '"text": " "', text), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        mrc.train.main([*files, *SMALL, "--dev_data", str(path), "--model_save_dir", str(tmp_path / "run")])
+    assert "blank.json: no question has an answer to score against" in capsys.readouterr().err
+
+
 def test_training_goes_on_with_the_same_questions_only(files, trained, capsys):
     flags = [*SMALL, "--model_save_dir", str(trained), "--load_dir", "auto", "--train_data", files[3]]
     with pytest.raises(SystemExit):
