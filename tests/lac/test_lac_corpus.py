@@ -47,6 +47,11 @@ def test_the_format(line, expected):
         ("迈向/", "expected word/type"),
         ("[中央/n 电台/n", "`\\[` without a `\\]` after it at '中央'"),
         ("中央/n 电台/n]nt", "`\\]` without a `\\[` before it at '电台/n\\]nt'"),
+        ("中\tB-LOC", "the tag 'B-LOC': .*: LOC-B LOC-I, each sentence on one line"),
+        ("在 中 国\tO B-LOC I-LOC", "the tag 'B-LOC'"),
+        ("小 明 明\tPER-B PER-M PER-E", "the tag 'PER-M'"),
+        ("中/B-LOC 国/I-LOC", "the tag 'B-LOC'"),
+        ("小/PER-B 明/PER-I 在/O", "expected word/type, found '小/PER-B'; tokens and their tags go"),
     ],
 )
 def test_what_is_wrong_is_said(line, message):
