@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 from elmo_chinese import checkpoint
@@ -268,3 +269,11 @@ def test_a_tagger_is_refused(files, tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(flags)
         assert stopped.value.code == 1 and "is a tagger" in capsys.readouterr().err
+
+
+def test_another_deciding_score_is_not_compared_with_the_one_before(files, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    flags = ["--score", "em", "--load_dir", "auto", "--max_epoch", "4", "--base_learning_rate", "1e-9"]
+    mrc.train.main([*files, *SMALL, *flags, "--model_save_dir", str(tmp_path / "run")])
+    assert "best so far" in capsys.readouterr().out
+    assert checkpoint.best_of(tmp_path / "run").name.startswith("best_00000024")
