@@ -177,3 +177,9 @@ def test_the_example_data_is_what_the_command_makes(tmp_path):
     corpus.main(["--input", str(data / "train.txt"), "--dev_input", str(data / "dev.txt"), "--output", str(tmp_path)])
     for name in ("train.txt", "dev.txt", "tag.dic"):
         assert (tmp_path / name).read_bytes() == (data / name).read_bytes()
+
+
+def test_brackets_in_no_word_are_read_as_they_were_written():
+    line = corpus.Line(parse_line("[ [ 图 ] 在 北 京\tO O O O O ns-B ns-I"), "here")
+    again = line._replace(words=parse_line(corpus.as_text(line)))
+    assert (again.text, again.gold) == (line.text, line.gold)
