@@ -1,12 +1,14 @@
 """What every training program does around its loop: device, checkpoint to resume from, a request to stop."""
 
 import argparse
+import contextlib
 import os
 import platform
 import signal
 import sys
+import threading
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional
 
 from elmo_chinese import checkpoint
 from elmo_chinese.checkpoint import Checkpoint
@@ -23,16 +25,36 @@ class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def signals_back() -> Iterator[None]:
+    """Give a program its signals back after training in this block.
+
+    Not for a command: the launcher may send one more when it has done its work, which must not end it.
+    """
+    before = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 class StopRequest:
     """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second Ctrl-C ends at once.
 
-    The launcher sends SIGTERM three times over, so that one is taken as a single request.
+    The launcher sends SIGTERM three times over, so that one is taken as a single request. In another thread than the
+    main one, which alone gets signals, it remembers nothing.
     """
 
     def __init__(self):
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPS:
+                signal.signal(number, self._remember)
 
     def _remember(self, number, frame):
         if self.asked and number == signal.SIGINT:

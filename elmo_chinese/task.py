@@ -34,6 +34,7 @@ class Progress:
     Attributes:
         step: steps done. examples: how many were trained on; None in checkpoints of before they were counted.
         best_score: of the passes so far. epochs_since_best: passes since then.
+        best_on: `Task.dev_sha256` of that score; None if there is none, or in checkpoints of before it was noted.
         costs: sum over the steps since the last pass, in nats.
     """
 
@@ -43,6 +44,7 @@ class Progress:
     epochs_since_best: int = 0
     costs: float = 0.0
     steps_since_epoch: int = 0
+    best_on: Optional[str] = None
 
 
 class Result(NamedTuple):
@@ -65,7 +67,7 @@ class Task(NamedTuple):
         evaluate: function → `Result` on the held-out examples; None if there are none.
         describe: function of figures → text, for the line of a pass.
         parts: what a checkpoint holds besides: entries of `checkpoint.json`, arrays, text of the vocabulary.
-        train_sha256, dev_sha256: of the examples.
+        train_sha256: of the examples. dev_sha256: of the held-out ones, and of what is measured on them.
         log: of the first process.
         first_step: of the first epoch, had the batch size always been today's: 0 unless it was changed.
     """
@@ -255,7 +257,7 @@ def finish_epoch(task: Task, progress: Progress, clock: StepClock) -> Optional[R
         best = progress.best_score is None or result.score > progress.best_score
         progress.epochs_since_best = 0 if best else progress.epochs_since_best + 1
         if best:
-            progress.best_score = result.score
+            progress.best_score, progress.best_on = result.score, task.dev_sha256
         figures.update(result.figures)
     if task.log:
         task.log.write("epoch", progress.step, figures)
@@ -289,6 +291,8 @@ def train(task: Task, progress: Progress) -> None:
     if dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
         for parameter in task.network.trained_parameters():
             dist.broadcast(parameter, src=0)
+    if task.evaluate and progress.best_on not in (None, task.dev_sha256):  # scores that cannot be compared
+        progress.best_score, progress.best_on, progress.epochs_since_best = None, None, 0
     epoch, stop, tokens = None, False, []  # of each step since the last line of figures, or since a resume
     while not over(task, progress) and not stop:
         step = progress.step

@@ -26,6 +26,7 @@ from elmo_chinese.text import InputError
 import numpy as np
 
 from lac.lines import Line, kinds_of, read_gold, tags_of
+from lac.scores import OUTSIDE
 
 
 class Parts(NamedTuple):
@@ -56,8 +57,14 @@ def split(lines: List[Line], dev: int, test: int, train: int, seed: int) -> Part
 
 
 def as_text(line: Line) -> str:
-    """Return the words and types of a line."""
-    return " ".join(f"{word}/{kind}" for word, kind in line.words)
+    """Return the words and types of a line; a bracket that begins text in no word stands alone, and so opens none."""
+    words = []
+    for word, kind in line.words:
+        while kind == OUTSIDE and word.startswith("[") and len(word) > 1:
+            words.append(("[", kind))
+            word = word[1:]
+        words.append((word, kind))
+    return " ".join(f"{word}/{kind}" for word, kind in words)
 
 
 def make(options) -> None:

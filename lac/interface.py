@@ -1,7 +1,10 @@
 """The interface of LAC 2.1: `from lac import LAC`."""
 
+from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
+from elmo_chinese import session
+from elmo_chinese.checkpoint import candidates
 from elmo_chinese.metrics import say
 from elmo_chinese.text import InputError
 
@@ -75,8 +78,14 @@ class LAC:
         if "iter_num" in flags:
             flags["max_epoch"] = flags.pop("iter_num")
         flags = {"train_data": train_data, **({"dev_data": test_data} if test_data else {}), **flags}
-        flags = {"init_from": self.path or self.mode, "model_save_dir": model_save_dir, **flags}
-        run([part for name, value in flags.items() for part in (f"--{name}", str(value))])
+        start = {"init_from": self.path or self.mode, "model_save_dir": model_save_dir}
+        if self.path and self.mode == "seg" and (Path(self.path) / "seg_model").is_dir():
+            start["init_from"] = str(Path(self.path) / "seg_model")
+        if flags.get("load_dir") and any(candidates(model_save_dir)):
+            del start["init_from"]  # the checkpoint says what it was made from
+        flags = {**start, **flags}
+        with session.signals_back():
+            run([part for name, value in flags.items() for part in (f"--{name}", str(value))])
         self.path, self.model = model_save_dir, tagging.load(model_save_dir)
 
     def tag(self, texts: Sequence[str]) -> List[Words]:

@@ -20,7 +20,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 
 from elmo_chinese.text import InputError, PathLike, find_files, read_lines
 
-from lac.scores import OUTSIDE, Span, spans, split_tag, words_of
+from lac.scores import ENDINGS, OUTSIDE, Span, spans, split_tag, words_of
 
 Words = List[Tuple[str, str]]  # words and their types; text in no word has the type O
 
@@ -92,6 +92,10 @@ def parse_words(line: str, join: bool) -> Words:
             if depth == 0:
                 words.append(("".join(word for word, _ in inside), kind))
                 inside = []
+    _check_endings(kind for _, kind in words)
+    ended = next((f"{word}/{kind}" for word, kind in words if split_tag(kind) != (kind, "S") and kind != OUTSIDE), None)
+    if ended:
+        raise ValueError(f"expected word/type, found {ended!r}; tokens and their tags go `token token<TAB>tag tag`")
     if depth:
         raise ValueError(f"`[` without a `]` after it at {inside[0][0]!r}")
     if words and ARTICLE.fullmatch(words[0][0]):
@@ -122,6 +126,7 @@ def parse_tagged(line: str) -> Words:
     typed = next((tag for tag in tags if "/" in tag), None)
     if typed:
         raise ValueError(f"expected tags after the tab, found {typed!r}; put each sentence on a line of its own")
+    _check_endings(tags)
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} words, but {len(tags)} tags: {line[:60]!r}")
     if not tokens:
@@ -135,6 +140,18 @@ def parse_tagged(line: str) -> Words:
         words.append((text[span.start : span.end], span.tag))
         place = span.end
     return words[:-1]
+
+
+def _check_endings(tags: Iterable[str]) -> None:
+    """Raise `ValueError` for tags of other habits, each of which would be taken for a type of its own."""
+    for tag in tags:
+        start, dash, rest = tag.partition("-")
+        if dash and start in (*ENDINGS, "M") and rest not in ENDINGS or tag.endswith("-M"):
+            kind = rest if start in (*ENDINGS, "M") else start
+            raise ValueError(
+                f"the tag {tag!r}: where a token stands in its word is said behind the type, by -B, -I, -E or -S: "
+                f"{kind}-B {kind}-I, each sentence on one line"
+            )
 
 
 def _gold_spans(text: str, field: str) -> List[Span]:

@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 OUTSIDE = "O"
+ENDINGS = ("B", "I", "E", "S")
 
 
 class Span(NamedTuple):
@@ -30,7 +31,7 @@ def split_tag(name: str) -> Tuple[str, str]:
     if name == OUTSIDE:
         return name, "O"
     kind, dash, ending = name.rpartition("-")
-    return (kind, ending) if dash and ending in ("B", "I", "E", "S") else (name, "S")
+    return (kind, ending) if dash and ending in ENDINGS else (name, "S")
 
 
 def words_begin(tags: Iterable[str]) -> List[str]:

@@ -24,6 +24,7 @@ from elmo_chinese import checkpoint, session, task, task_run
 from elmo_chinese.batches import pad
 from elmo_chinese.checkpoint import Checkpoint
 from elmo_chinese.command import command
+from elmo_chinese.cutter import DIGITS
 from elmo_chinese.flags import FIXED, OptionError, TrainingParser
 from elmo_chinese.metrics import MetricsLog, say
 from elmo_chinese.session import choose_device
@@ -162,7 +163,7 @@ def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) 
 
 def init_model(options: argparse.Namespace, given: List[str], sizes: List[str]) -> Model:
     """Return the `Model` that --init_from names, with an ELMo mix if one is given; options get its `sizes`."""
-    for name in (*sizes, "word_dict_path", "label_dict_path"):
+    for name in (*sizes, "word_dict_path", "label_dict_path", "word_rep_dict_path"):
         if name in given:
             raise OptionError(f"--{name} does not go with --init_from, which brings its own")
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
@@ -184,6 +185,10 @@ def restore_model(options: argparse.Namespace, given: List[str], found: Checkpoi
     """Return the `Model` of a checkpoint; the biLM, vocabularies, tags and table are the checkpoint's own."""
     if "label_dict_path" in given and read_tags(options.label_dict_path) != found.info["tags"]:
         raise OptionError(f"{options.label_dict_path} is not the tag set of {found.path}; leave it out")
+    if "word_rep_dict_path" in given:
+        table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
+        if {chr(key): value for key, value in {**table, **DIGITS}.items()} != found.info["q2b"]:
+            raise OptionError(f"{options.word_rep_dict_path!r} has other replacements than {found.path}; leave it out")
     elmo = dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout)
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
     return tagging.restore(found, elmo, **rates)

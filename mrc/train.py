@@ -93,9 +93,9 @@ def make_evaluate(model: Model, dev: Examples, which: str) -> Callable[[], Resul
     return evaluate
 
 
-def fingerprint(groups: List[Group]) -> str:
-    """Return a digest of texts, questions, and where their answers are."""
-    digest = hashlib.sha256()
+def fingerprint(groups: List[Group], which: str = "rouge_l") -> str:
+    """Return a digest of texts, questions, where their answers are, and which score decides."""
+    digest = hashlib.sha256(b"" if which == "rouge_l" else which.encode("utf-8"))  # once there was nothing of it
     for group in groups:
         for text in group.passages:
             digest.update(" ".join(text.words).encode("utf-8"))
@@ -112,7 +112,8 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
         for text in remarks(found):
             say(f"{'train' if to_train_on else 'held out'}: {text}")
     groups = reading.split_groups(found.groups)
-    if not to_train_on and not any(question.references for group in groups for question in group.questions):
+    references = (text for group in groups for question in group.questions for text in question.references)
+    if not to_train_on and not any(text.strip() for text in references):
         raise OptionError(f"{paths[0]}: no question has an answer to score against; mrc.predict answers questions")
     return groups
 
@@ -169,7 +170,7 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
         describe=describe,
         parts=(reading.model_info(model), reading.model_state(model), model.vocabulary.text),
         train_sha256=digest,
-        dev_sha256=fingerprint(dev) if dev else None,
+        dev_sha256=fingerprint(dev, options.score) if dev else None,
         log=log,
         first_step=task.first_step(progress, len(groups), batch_size, options.random_seed, found),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Iterable
 
 from elmo_chinese.files import move
+from elmo_chinese.text import InputError
 
 import numpy as np
 
@@ -20,6 +21,9 @@ class ShardWriter:
         size: a shard is closed after the line with which it reaches so many bytes.
         count, written: where an interrupted run had got to: complete shards, and bytes of the next. What was written
             after that is taken back, also if the shard has got its name meanwhile.
+
+    Raises:
+        InputError: the last shard of the interrupted run is gone, or has become shorter.
     """
 
     def __init__(self, folder: Path, size: int, count: int = 0, written: int = 0):
@@ -32,6 +36,13 @@ class ShardWriter:
         for number in later[1:]:
             (folder / self._name(number)).unlink()
         self._file = open(folder / ".writing", "ab")
+        gone = count > 0 and not (folder / self._name(count - 1)).exists()
+        if gone or self._file.tell() < written:  # to be made longer would fill it with zeros
+            name = self._name(count - 1) if gone else ".writing"
+            raise InputError(
+                f"{folder / name} of the unfinished run is gone, or was changed; delete {folder.parent} with its "
+                "hidden folder .unfinished, and start afresh"
+            )
         self._file.truncate(written)
 
     @staticmethod

@@ -3,8 +3,10 @@
 import random
 
 from elmo_chinese.corpus.shards import Seen, ShardWriter
+from elmo_chinese.text import InputError
 
 import numpy as np
+import pytest
 
 
 def contents(folder):
@@ -39,6 +41,17 @@ def test_after_a_hundred_thousand_shards_the_finished_ones_stay(tmp_path):
     ShardWriter(tmp_path, 100, 100_000, 3).close()
     names = ["part_00009.txt", "part_100000.txt", "part_50000.txt", "part_99999.txt"]
     assert sorted(contents(tmp_path)) == names and contents(tmp_path)["part_100000.txt"] == b"100"
+
+
+@pytest.mark.parametrize("lost", ["part_00000.txt", ".writing"])
+def test_an_interrupted_run_does_not_go_on_without_what_it_wrote(tmp_path, lost):
+    """`rm -r OUTPUT/*` leaves the hidden folder that says how far the run had got."""
+    writer = ShardWriter(tmp_path / "train", 100)
+    writer.add(f"第 {number} 句" for number in range(13))
+    writer.sync()
+    (tmp_path / "train" / lost).unlink()
+    with pytest.raises(InputError, match=f"{lost} of the unfinished run is gone"):
+        ShardWriter(tmp_path / "train", 100, writer.count, writer.written)
 
 
 def test_an_empty_shard_vanishes(tmp_path):

@@ -47,6 +47,11 @@ def test_the_format(line, expected):
         ("迈向/", "expected word/type"),
         ("[中央/n 电台/n", "`\\[` without a `\\]` after it at '中央'"),
         ("中央/n 电台/n]nt", "`\\]` without a `\\[` before it at '电台/n\\]nt'"),
+        ("中\tB-LOC", "the tag 'B-LOC': .*: LOC-B LOC-I, each sentence on one line"),
+        ("在 中 国\tO B-LOC I-LOC", "the tag 'B-LOC'"),
+        ("小 明 明\tPER-B PER-M PER-E", "the tag 'PER-M'"),
+        ("中/B-LOC 国/I-LOC", "the tag 'B-LOC'"),
+        ("小/PER-B 明/PER-I 在/O", "expected word/type, found '小/PER-B'; tokens and their tags go"),
     ],
 )
 def test_what_is_wrong_is_said(line, message):
@@ -172,3 +177,9 @@ def test_the_example_data_is_what_the_command_makes(tmp_path):
     corpus.main(["--input", str(data / "train.txt"), "--dev_input", str(data / "dev.txt"), "--output", str(tmp_path)])
     for name in ("train.txt", "dev.txt", "tag.dic"):
         assert (tmp_path / name).read_bytes() == (data / name).read_bytes()
+
+
+def test_brackets_in_no_word_are_read_as_they_were_written():
+    line = corpus.Line(parse_line("[ [ 图 ] 在 北 京\tO O O O O ns-B ns-I"), "here")
+    again = line._replace(words=parse_line(corpus.as_text(line)))
+    assert (again.text, again.gold) == (line.text, line.gold)

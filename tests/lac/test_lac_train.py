@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from conftest import LM, ROOT, largest_difference, run_python
 
 import lac.train
 from bilm import BiLM
-from lac import evaluate, predict
+from lac import LAC, evaluate, predict
 from lac import model as tagging
 from lac.lines import kinds_of, read_gold
 from lac.options import make_parser
@@ -278,6 +279,24 @@ def test_patience_ends_a_run_that_gets_no_better(small, tmp_path, capsys):
     assert checkpoint.resolve(tmp_path / "run").name.startswith("best_00000005_")
 
 
+def test_other_dev_lines_are_not_measured_by_the_score_on_those_before(small, trained, lines, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "dev.txt").write_text("".join(f"{c}/nz " for c in "不曾见过的词语") + "\n", encoding="utf-8")
+    flags = ["--load_dir", "auto", "--dev_data", str(tmp_path / "dev.txt"), "--max_epoch", "4"]
+    lac.train.main([*small, "--model_save_dir", str(tmp_path / "run"), *flags])
+    assert "best so far" in capsys.readouterr().out
+    progress, score = (last(tmp_path / "run").info[name] for name in ("progress", "score"))
+    assert (progress["best_score"], progress["best_on"]) == (score["value"], score["text"])
+    assert progress["epochs_since_best"] == 0
+
+
+def test_a_program_trains_on_and_has_its_signals(trained, lines, tmp_path):
+    before, tagger = signal.getsignal(signal.SIGTERM), LAC(str(trained))
+    for epochs in (1, 2):
+        tagger.train(str(tmp_path / "run"), str(lines), max_epoch=epochs, load_dir="auto")
+    assert last(tmp_path / "run").info["epoch"] == 2 and signal.getsignal(signal.SIGTERM) == before
+
+
 def test_bad_lines_can_be_skipped(small, tmp_path, capsys):
     path = tmp_path / "lines.txt"
     path.write_text("a b\tn\n" + (DATA / "train.txt").read_text(encoding="utf-8"), encoding="utf-8")
@@ -409,6 +428,7 @@ def test_bad_input_is_a_clear_error(small, tmp_path, capsys, name):
         (["--load_dir", "auto", "--pretrain_elmo_model_path", ""], "--pretrain_elmo_model_path is '', but .* has '"),
         (["--load_dir", "auto", "--train_data", str(DATA / "train.txt")], "the training lines are not those of"),
         (["--load_dir", "auto", "--label_dict_path", "tests/golden/lac_small/tag.dic"], "is not the tag set of"),
+        (["--load_dir", "auto", "--word_rep_dict_path", ""], "'' has other replacements than"),
     ],
 )
 def test_what_does_not_fit_the_checkpoint_is_named(small, trained, capsys, flags, message):

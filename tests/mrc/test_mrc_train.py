@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 from elmo_chinese import checkpoint
@@ -242,6 +243,15 @@ def test_flags_that_cannot_be_used(files, trained, tmp_path, capsys, flags, mess
     assert stopped.value.code == 1 and message in capsys.readouterr().err
 
 
+def test_dev_questions_with_blank_answers_are_refused_before_training(files, tmp_path, capsys):
+    text = squad(articles(5, 2))
+    path = tmp_path / "blank.json"
+    path.write_text(re.sub('"text": "[^"]*"', '"text": " "', text), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        mrc.train.main([*files, *SMALL, "--dev_data", str(path), "--model_save_dir", str(tmp_path / "run")])
+    assert "blank.json: no question has an answer to score against" in capsys.readouterr().err
+
+
 def test_training_goes_on_with_the_same_questions_only(files, trained, capsys):
     flags = [*SMALL, "--model_save_dir", str(trained), "--load_dir", "auto", "--train_data", files[3]]
     with pytest.raises(SystemExit):
@@ -259,3 +269,11 @@ def test_a_tagger_is_refused(files, tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(flags)
         assert stopped.value.code == 1 and "is a tagger" in capsys.readouterr().err
+
+
+def test_another_deciding_score_is_not_compared_with_the_one_before(files, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    flags = ["--score", "em", "--load_dir", "auto", "--max_epoch", "4", "--base_learning_rate", "1e-9"]
+    mrc.train.main([*files, *SMALL, *flags, "--model_save_dir", str(tmp_path / "run")])
+    assert "best so far" in capsys.readouterr().out
+    assert checkpoint.best_of(tmp_path / "run").name.startswith("best_00000024")
