@@ -435,8 +435,8 @@ def init_pretraining_params(exe, pretraining_params_path: str, main_program: Opt
     Args:
         exe: not used any more (the original's executor); None will do.
         pretraining_params_path: a folder of Fluid variables (one file each, original names), a checkpoint of this
-            project, or the folder of a run, which means its best one; or a `.tar.gz` of one, or the http(s) address
-            of such a file. Optimizer state and learning rate in it are left alone.
+            project, or the folder of a run, which means its best one; or a `.tar.gz` of a checkpoint or of Fluid's
+            variables, or the http(s) address of such a file. Optimizer state and learning rate in it are left alone.
         main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one of these inside. None: make the default
             encoder of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
 

@@ -331,6 +331,8 @@ def _objection(member: tarfile.TarInfo, count: int, total: int) -> Optional[str]
         return "has an absolute path"
     if ".." in path.parts:
         return "leads out of the folder"
+    if member.islnk():
+        return "is a hard link to another; of a run, pack one checkpoint alone"
     if not member.isdir() and (not member.isreg() or member.issparse()):
         return "is neither a plain file nor a folder"
     if member.size < 0:

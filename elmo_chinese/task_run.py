@@ -31,6 +31,9 @@ def load_elmo(options: argparse.Namespace, load_encoder: Callable, **more) -> Tu
     """
     path = options.pretrain_elmo_model_path
     if not path:
+        for name in ("elmo_dict_dir", "elmo_boundaries", "elmo_legacy"):
+            if getattr(options, name):
+                raise OptionError(f"--{name} says how a biLM is read, but --pretrain_elmo_model_path names none")
         return None, None
     vocabulary = Vocabulary(options.elmo_dict_dir) if options.elmo_dict_dir else None
     ends = dict(start=vocabulary.start, end=vocabulary.end) if vocabulary else {}

@@ -1,7 +1,7 @@
 """The interface of LAC 2.1: `from lac import LAC`."""
 
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 from elmo_chinese import session
 from elmo_chinese.checkpoint import candidates
@@ -14,6 +14,11 @@ from lac.words import Words, characters, join, tag_tokens
 
 # So many texts are in work at a time.
 TEXTS_AT_A_TIME = 2048
+
+
+def _values(value: Any) -> List[str]:
+    """Return what stands behind a flag."""
+    return [str(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 class LAC:
@@ -61,7 +66,8 @@ class LAC:
 
         Args:
             model_save_dir: folder of the run.
-            train_data: tagged lines of any form that `lac/lines.py` knows; in mode seg `word word …` will do.
+            train_data: a file, or a list of them, of tagged lines of any form that `lac/lines.py` knows; in mode seg
+                `word word …` will do.
             test_data: the same, held out: it decides which pass is kept and when to stop.
             flags: of `lac.train`, such as `max_epoch=5`, `base_learning_rate=1e-4`, `load_dir="auto"`; and those of
                 LAC 2.1: iter_num, which is max_epoch, and thread_num, which MKL_NUM_THREADS decides here.
@@ -85,7 +91,7 @@ class LAC:
             del start["init_from"]  # the checkpoint says what it was made from
         flags = {**start, **flags}
         with session.signals_back():
-            run([part for name, value in flags.items() for part in (f"--{name}", str(value))])
+            run([part for name, value in flags.items() for part in (f"--{name}", *_values(value))])
         self.path, self.model = model_save_dir, tagging.load(model_save_dir)
 
     def tag(self, texts: Sequence[str]) -> List[Words]:

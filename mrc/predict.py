@@ -78,6 +78,8 @@ def predict(options: argparse.Namespace) -> None:
     """Answer what the flags ask."""
     if bool(options.data) == (options.question is not None):
         raise OptionError("give either --question, with --text or standard input, or --data; --help shows examples")
+    if options.data and options.text:
+        raise OptionError("--text goes with --question; the questions of --data have their own")
     model = reading.load(options.model)
     if options.max_answer_len:
         model = model._replace(limits=model.limits._replace(answer=options.max_answer_len))

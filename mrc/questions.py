@@ -168,7 +168,6 @@ def _new_id(record: Any, name: str, seen: Dict[str, None]) -> str:
     found = get(record, name, str)
     if found in seen:
         raise ValueError(f"there is a question {found!r} already")
-    seen[found] = None
     return found
 
 
@@ -211,7 +210,9 @@ def _squad(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
                     name = qa.get("id") if isinstance(qa, dict) else None
                     bad(f"question {name}" if name else f"paragraph {number}, question {place}", error)
                     continue
-                questions += [question] if question else []
+                if question:
+                    seen[question.id] = None
+                    questions.append(question)
             if questions:
                 yield Group([passage], questions, [0])
 
@@ -224,20 +225,21 @@ def _squad_question(qa, passage: Text, limits, to_train_on, counts, seen) -> Opt
     references = [get(answer, "text", str) for answer in answers]
     if not to_train_on:
         return Question(name, text, None, references)
-    number = next((number for number, reference in enumerate(references) if reference.strip()), None)
-    if number is None:
+    wanted = [reference.strip() for reference in references]
+    if not any(wanted):
         raise ValueError("no answer to train on")
-    wanted = references[number].strip()
-    given = get(answers[number], "answer_start", int, -1) + references[number].index(wanted)
-    start = nearest(passage.text, wanted, given)
-    if start < 0:
-        raise ValueError(f"the answer {wanted!r:.60} does not stand in its context")
+    number = next((number for number, text in enumerate(wanted) if text and text in passage.text), None)
+    if number is None:
+        raise ValueError(f"the answer {next(filter(None, wanted))!r:.60} does not stand in its context")
+    answer = wanted[number]
+    given = get(answers[number], "answer_start", int, -1) + references[number].index(answer)
+    start = nearest(passage.text, answer, given)
     counts[MOVED] += start != given
-    span = words_around(passage, start, start + len(wanted))
+    span = words_around(passage, start, start + len(answer))
     if span is None:
         counts[LEFT_OUT] += 1
         return None
-    counts[UNEVEN] += passage.piece(*span) != wanted
+    counts[UNEVEN] += passage.piece(*span) != answer
     counts[LONG] += span[1] - span[0] >= limits.answer
     return Question(name, text, Gold(0, *span), references)
 
@@ -256,6 +258,7 @@ def _dureader(path, limits, to_train_on, counts, seen, bad) -> Iterator[Group]:
             bad(f"line {number}", error)
             continue
         if group:
+            seen[group.questions[0].id] = None
             yield group
 
 

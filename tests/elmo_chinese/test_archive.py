@@ -187,7 +187,7 @@ EVIL = {
     "backslashes": (member("elmo\\..\\..\\evil"), "leads out of the folder"),
     "parent folder": (member("..", tarfile.DIRTYPE), "leads out of the folder"),
     "symbolic link": (member(type=tarfile.SYMTYPE, linkname="/etc"), "neither a plain file nor a folder"),
-    "hard link": (member(type=tarfile.LNKTYPE, linkname="elmo/embedding_para"), "neither a plain file nor a folder"),
+    "hard link": (member(type=tarfile.LNKTYPE, linkname="elmo/embedding_para"), "is a hard link to another; of a run"),
     "device": (member(type=tarfile.CHRTYPE, devmajor=1, devminor=3), "neither a plain file nor a folder"),
     "pipe": (member(type=tarfile.FIFOTYPE), "neither a plain file nor a folder"),
     "sparse": (member(type=tarfile.GNUTYPE_SPARSE), "neither a plain file nor a folder"),

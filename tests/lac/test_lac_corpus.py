@@ -158,6 +158,17 @@ def test_two_at_once_do_not_mix(source, tmp_path, monkeypatch, capsys):
     assert stopped.value.code == 1 and "another process is writing to " in capsys.readouterr().err
 
 
+def test_an_earlier_split_does_not_stay_beside_a_new_one(source, capsys):
+    source.write_text("a/n\nb/n\nc/n\n", encoding="utf-8")
+    output = run(source, "--test_lines", "1")
+    before = (output / "train.txt").read_bytes()
+    with pytest.raises(SystemExit):
+        run(source, "--seed", "1")
+    assert "test.txt is of an earlier split; delete it" in capsys.readouterr().err
+    assert (output / "train.txt").read_bytes() == before
+    run(source, "--test_lines", "2")
+
+
 def test_bad_lines_can_be_skipped(source, capsys):
     source.write_text("a/n\nb\nc/n\n", encoding="utf-8")
     output = run(source, "--on_bad_line", "skip")

@@ -378,7 +378,9 @@ def test_training_by_the_flags_of_lac_2_1_and_a_wrong_one_end_no_program(lac, tm
     tagger.train(str(tmp_path / "mine"), "lines.txt", "dev.txt", iter_num=10, thread_num=10)
     (flags,) = given
     assert flags[flags.index("--max_epoch") + 1] == "10" and "--thread_num" not in flags and "--iter_num" not in flags
-    LAC(str(release.fetch()), "seg").train(str(tmp_path / "mine"), "lines.txt")
+    LAC(str(release.fetch()), "seg").train(str(tmp_path / "mine"), ["a.txt", "b.txt"])
+    at = given[1].index("--train_data")
+    assert given[1][at + 1 : at + 3] == ["a.txt", "b.txt"]
     assert given[1][given[1].index("--init_from") + 1] == str(release.fetch() / "seg_model")
     monkeypatch.undo()
     with pytest.raises(OptionError, match="unrecognized arguments: --no_such_flag"):

@@ -391,6 +391,7 @@ BAD_INPUTS = {
     "bad table": ("--word_rep_dict_path", "HERE/table.dic", "table.dic: line 1: expected a character, a tab"),
     "no ELMo": ("--pretrain_elmo_model_path", "nowhere", "nowhere: no such folder"),
     "no ELMo vocabulary": ("--elmo_dict_dir", "", "has no vocabulary in it: --elmo_dict_dir must name"),
+    "no biLM": ("--pretrain_elmo_model_path", "", "--elmo_dict_dir says how a biLM is read, but --pretrain_elmo_mode"),
     "other ELMo vocabulary": ("--elmo_dict_dir", "HERE/words.txt", "words.txt has 4 words, but .* trained with 60"),
     "no vocabulary": ("--word_dict_path", "HERE/table.dic", "table.dic: no line <S>"),
     "unwritable": ("--model_save_dir", "HERE/file/run", "cannot write to .*run: .*; choose another --model_save_dir"),

@@ -179,6 +179,18 @@ def test_the_first_answer_that_is_more_than_white_space_is_trained_on(tmp_path):
 # --- where answers are: DuReader's form ---
 
 
+def test_an_answer_that_stands_in_the_text_is_trained_on_where_the_first_does_not(tmp_path):
+    answers = [{"text": LATER, "answer_start": 0}, {"text": "渤海", "answer_start": 11}]
+    found = read([write(tmp_path, squad(qa(answers=answers)))], to_train_on=True)
+    assert golds(found) == [("1", "渤海")]
+
+
+@pytest.mark.parametrize("content", [squad(qa(text=LATER), qa()), [line(documents=[""]), line()]])
+def test_the_id_of_a_question_that_is_left_out_is_free(tmp_path, content):
+    found = read([write(tmp_path, content)], to_train_on=True, on_bad_line="skip")
+    assert len(golds(found)) == len(found.problems) == 1
+
+
 def random_line(draw, number):
     """Return a raw question with up to four documents of up to three paragraphs, some of them empty."""
     documents = [

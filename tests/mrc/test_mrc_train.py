@@ -215,6 +215,7 @@ def test_a_text_may_come_through_a_pipe(trained):
         (["--text", "长江"], "give either --question, with --text or standard input, or --data"),
         (["--question", "长江？", "--text", "江", "--max_answer_len", "0"], "must be a whole number of at least 1"),
         (["--data", "nowhere.json"], "no file matches 'nowhere.json'"),
+        (["--data", "nowhere.json", "--text", "长江"], "--text goes with --question"),
     ],
 )
 def test_what_cannot_be_answered(trained, capsys, flags, message):
