@@ -150,22 +150,23 @@ def _slopes(kept, clips):
     """Return what the backward pass of a layer multiplies with, of all steps at once, as nothing of it recurs.
 
     Returns:
-        tensors `[steps, directions, batch, …]`: the slope of the hidden state by its clip; of the cell by the next
-        cell, and by the output gate · tanh(cell), which is projected; of the gates before activation, three by the cell
-        and one by what is projected; and what is projected itself, which is not worth keeping from forward.
+        tensors `[steps, directions, batch, …]`: the slope of the hidden state by its clip; of the cell by the output
+        gate · tanh(cell), which is projected; of the gates before activation, three by the cell and one by what is
+        projected; of the cell before by this one; and what is projected, which is not worth keeping from forward.
     """
     cell_clip, proj_clip = clips
     gates, cells = paddle.stack(kept.gates), paddle.stack(kept.cells)
-    before, cells = cells[:-1], cells[1:]
+    before, cells, inside = cells[:-1], cells[1:], _inside(cells, cell_clip)
     candidate, in_gate, forget_gate, out_gate = paddle.split(gates, 4, axis=-1)
     forget_gate, out_gate = (paddle.scale(gate, 0.5, 0.5) for gate in (forget_gate, out_gate))  # see `_activated`
-    squashed, inside = paddle.tanh(cells), _inside(cells, cell_clip)
-    by_next = paddle.roll(forget_gate, -1, axis=0) * inside  # of the last cell it does not matter: it has no next one
-    by_projected = out_gate * (1 - squashed * squashed) * inside
+    squashed = paddle.tanh(cells)
+    projected = out_gate * squashed
+    by_projected = (out_gate - projected * squashed) * inside[1:]
     # (1 - tanh²) / 4 is the slope of the three sigmoids, and a quarter of that of the candidate.
     slope = (gates * gates).scale_(-0.25, 0.25)
     by_gates = paddle.concat([paddle.scale(in_gate, 2.0, 2.0), candidate, before, squashed], axis=-1).multiply_(slope)
-    return _inside(paddle.stack(kept.hiddens[1:]), proj_clip), by_next, by_projected, by_gates, out_gate * squashed
+    by_output = _inside(paddle.stack(kept.hiddens[1:]), proj_clip)
+    return by_output, by_projected, by_gates, forget_gate * inside[:-1], projected
 
 
 def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted):
@@ -173,12 +174,12 @@ def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted):
     *slopes, projected = (paddle.unbind(slope, axis=0) for slope in _slopes(kept, clips))
     d_hidden, d_cell, d_gates, d_projections = 0.0, 0.0, [], []
     of_steps = zip(_by_step(paddle.unbind(d_outputs, axis=0)), *slopes)
-    for d_output, inside, by_next, by_projected, by_gates in reversed(list(of_steps)):
-        d_projection = (d_output + d_hidden) * inside
+    for d_output, by_output, by_projected, by_gates, by_cell in reversed(list(of_steps)):
+        d_projection = (d_output + d_hidden) * by_output
         d_projected = paddle.matmul(d_projection, projection_w, transpose_y=True)
-        d_cell = d_cell * by_next + d_projected * by_projected
+        d_cell = d_cell + d_projected * by_projected
         d_gate = paddle.concat([d_cell, d_cell, d_cell, d_projected], axis=-1) * by_gates
-        d_hidden = paddle.matmul(d_gate, kept.transposed_w)
+        d_cell, d_hidden = d_cell * by_cell, paddle.matmul(d_gate, kept.transposed_w)
         d_gates.append(d_gate)
         d_projections.append(d_projection)
     # All steps of a direction as rows of one matrix.
