@@ -5,8 +5,8 @@
     python benchmarks/recipes.py --words words --output runs [--only adam] [--passes 0.5] [-- --hidden_size 512 …]
 
 Trains each of RECIPES with each seed, by sampled softmax, flags of train.py behind `--` added; prints a Markdown table,
-and draws the held-out perplexity against the time into OUTPUT/recipes.png. What is finished in OUTPUT is not trained
-again. Several of these may run at once, with different --only.
+and draws the held-out perplexity of all that is finished in OUTPUT against the time into OUTPUT/recipes.png. What is
+finished there is not trained again. Several of these may run at once, with different --only.
 """
 
 import argparse
@@ -80,6 +80,18 @@ def minutes(trained, dev, words_a_step):
     return [record["step"] * words_a_step / speed / 60 for record in dev]
 
 
+def curves(output, words_a_step):
+    """Return `{label: (minutes, perplexities)}` of the runs that are finished."""
+    found = {}
+    for done in sorted(output.glob("*/done")):
+        optim, rate, schedule, resets, seed, passes = done.parent.name.split("_")
+        records = read_metrics(done.parent / "log" / "metrics.jsonl")
+        trained, dev = ([record for record in records if record["kind"] == kind] for kind in ("train", "dev"))
+        label = f"{optim} {rate} {schedule}, resets {resets}, {passes} passes, seed {seed}"
+        found[label] = minutes(trained, dev, words_a_step), [record["perplexity"] for record in dev]
+    return found
+
+
 def plot(curves, path):
     """Draw `{label: (minutes, perplexities)}`."""
     import matplotlib  # comes with visualdl
@@ -108,7 +120,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("flags", nargs="*", help="flags of train.py")
     options = parser.parse_args()
-    words, output, curves = options.words.resolve(), options.output.resolve(), {}
+    words, output = options.words.resolve(), options.output.resolve()
     print("| " + " | ".join([*Recipe._fields, "seed", *FIGURES]) + " |", flush=True)
     print("|---" * (len(Recipe._fields) + 1 + len(FIGURES)) + "|", flush=True)
     sizes = dict(zip(*[iter([*SIZES, *options.flags])] * 2))
@@ -118,12 +130,7 @@ def main():
             more = ["--max_epoch", str(passes), "--random_seed", str(seed), *options.flags]
             trained, dev = train(words, folder, recipe, more)
             print(row(recipe, seed, trained, dev), flush=True)
-            if trained and dev:
-                label = f"{recipe.optim} {recipe.learning_rate} {recipe.lr_schedule}, {passes:g} passes, seed {seed}"
-                when = minutes(trained, dev, int(sizes["--batch_size"]) * int(sizes["--num_steps"]))
-                curves[label] = when, [record["perplexity"] for record in dev]
-    if curves:
-        plot(curves, output / "recipes.png")
+    plot(curves(output, int(sizes["--batch_size"]) * int(sizes["--num_steps"])), output / "recipes.png")
 
 
 if __name__ == "__main__":
