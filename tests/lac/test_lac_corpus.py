@@ -164,9 +164,13 @@ def test_an_earlier_split_does_not_stay_beside_a_new_one(source, capsys):
     before = (output / "train.txt").read_bytes()
     with pytest.raises(SystemExit):
         run(source, "--seed", "1")
-    assert "test.txt is of an earlier split; delete it" in capsys.readouterr().err
+    assert f"keep it with --test_input {output / 'test.txt'}, or" in capsys.readouterr().err
     assert (output / "train.txt").read_bytes() == before
-    run(source, "--test_lines", "2")
+    run(source, "--test_lines", "1")
+    test = (output / "test.txt").read_bytes()
+    again = ["--test_input", str(output / "test.txt"), "--output", str(output)]
+    run(output / "train.txt", "--dev_lines", "1", *again)  # dev is taken of train
+    assert (output / "test.txt").read_bytes() == test and (output / "dev.txt").read_bytes() in before
 
 
 def test_bad_lines_can_be_skipped(source, capsys):
