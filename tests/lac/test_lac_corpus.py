@@ -51,6 +51,8 @@ def test_the_format(line, expected):
         ("在 中 国\tO B-LOC I-LOC", "the tag 'B-LOC'"),
         ("小 明 明\tPER-B PER-M PER-E", "the tag 'PER-M'"),
         ("中/B-LOC 国/I-LOC", "the tag 'B-LOC'"),
+        ("上 海 市 在\tB M E S", "the tags B M E S have no type, which stands before them"),
+        ("上/B 海/E 在/S", "the tags B E S have no type"),
         ("小/PER-B 明/PER-I 在/O", "expected word/type, found '小/PER-B'; tokens and their tags go"),
     ],
 )
