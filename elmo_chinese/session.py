@@ -122,6 +122,7 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
             say(f"no checkpoint in {of} yet: starting afresh")
         return found
     if load_dir:
+        _refuse_best(Path(load_dir), flag)
         return checkpoint.load(load_dir)
     if any(checkpoint.candidates(root)):
         raise OptionError(

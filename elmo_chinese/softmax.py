@@ -12,6 +12,7 @@ from paddle.autograd import PyLayer
 
 CHUNK_LOGITS = 2**24  # logits held at a time (64 MB): one block of tokens × the vocabulary
 KEPT_LOGITS = 2**26  # up to this many (256 MB) probabilities are kept for the backward pass; beyond, computed again
+NO_LABEL = -(2**31)  # in place of Paddle's -100, which would be left out of the loss and not of the gradient
 
 # Paddle 3 wants cross_entropy in its place, which does not return the probabilities.
 warnings.filterwarnings("ignore", "(?s).*softmax_with_cross_entropy", UserWarning)
@@ -48,7 +49,8 @@ def _normalize(logits, offsets, labels=None, own=None, hits=None):
         return losses, logits, own
     logits = logits.add_(offsets.unsqueeze(-2).expand(logits.shape))
     if own is None:
-        losses, probabilities = F.softmax_with_cross_entropy(logits, labels.unsqueeze(1), return_softmax=True)
+        how = dict(ignore_index=NO_LABEL, return_softmax=True)
+        losses, probabilities = F.softmax_with_cross_entropy(logits, labels.unsqueeze(1), **how)
         return losses.flatten(), probabilities, None
     rows, hits = logits.flatten(0, -2), hits.reshape([-1, 1])
     left_out = paddle.scale(hits.clip(-1, 0).astype(logits.dtype), -1e30, -1e30)  # 0 where there is none

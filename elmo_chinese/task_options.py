@@ -6,7 +6,8 @@ from elmo_chinese.flags import MADE, OWN, SWITCH, TrainingParser, boolean, posit
 
 def bilm_path(text: str) -> str:
     """Return the checkpoint that the folder of a run stands for at this moment; any other path as it is."""
-    return str(checkpoint.resolve(text)) if any(checkpoint.candidates(text)) else text
+    of_run = text and (checkpoint.best_of(text) or any(checkpoint.candidates(text)))  # no path is not this folder
+    return str(checkpoint.resolve(text)) if of_run else text
 
 
 def add_elmo(parser: TrainingParser, task: str, dropout: float, dropped: str) -> None:

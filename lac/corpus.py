@@ -88,8 +88,12 @@ def write(parts: Parts, folder: Path) -> None:
     """Write the lines of each part, and the tag set."""
     tags = tags_of(parts.train)
     for name, part in parts._asdict().items():
-        if not part and (folder / f"{name}.txt").exists():  # its lines may be among those of the other parts
-            raise InputError(f"{folder / name}.txt is of an earlier split; delete it, or choose another --output")
+        path = folder / f"{name}.txt"
+        if not part and path.exists():
+            raise InputError(
+                f"{path} is there, and this split has no such part: keep it with --{name}_input {path}, or, if its "
+                "lines are among these, delete it or choose another --output"
+            )
     write_text(folder / "tag.dic", "".join(tag + "\n" for tag in tags))
     for name, part in parts._asdict().items():
         if part:

@@ -87,7 +87,8 @@ class LAC:
         start = {"init_from": self.path or self.mode, "model_save_dir": model_save_dir}
         if self.path and self.mode == "seg" and (Path(self.path) / "seg_model").is_dir():
             start["init_from"] = str(Path(self.path) / "seg_model")
-        if flags.get("load_dir") and any(candidates(model_save_dir)):
+        load_dir = flags.get("load_dir")
+        if load_dir and (load_dir != "auto" or any(candidates(model_save_dir))):
             del start["init_from"]  # the checkpoint says what it was made from
         flags = {**start, **flags}
         with session.signals_back():

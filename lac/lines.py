@@ -29,6 +29,8 @@ ARTICLE = re.compile(r"\d{8}-\d\d-\d{3}-\d{3}")
 TOKEN = re.compile(r"(.+?)/([^/\[\]]+)((?:\]/?[^/\[\]]+)*)")
 BRACKET = re.compile(r"\]/?([^/\[\]]+)")
 PEOPLES_DAILY = re.compile(rf"^\s*{ARTICLE.pattern}/m(\s|$)|\S\s\s+\S|(^|\s)\[[^/\s]")
+# Where tokens stand in words, without types; a B alone may be a type (in some tag sets 区别词).
+BARE = re.compile("[BIMESO]*B(I|M*E)[BIMESO]*")
 PERSON = "nr"
 LONGEST_SURNAME = 2
 
@@ -92,7 +94,7 @@ def parse_words(line: str, join: bool) -> Words:
             if depth == 0:
                 words.append(("".join(word for word, _ in inside), kind))
                 inside = []
-    _check_endings(kind for _, kind in words)
+    _check_endings([kind for _, kind in words])
     ended = next((f"{word}/{kind}" for word, kind in words if split_tag(kind) != (kind, "S") and kind != OUTSIDE), None)
     if ended:
         raise ValueError(f"expected word/type, found {ended!r}; tokens and their tags go `token token<TAB>tag tag`")
@@ -142,8 +144,13 @@ def parse_tagged(line: str) -> Words:
     return words[:-1]
 
 
-def _check_endings(tags: Iterable[str]) -> None:
+def _check_endings(tags: Sequence[str]) -> None:
     """Raise `ValueError` for tags of other habits, each of which would be taken for a type of its own."""
+    if all(len(tag) == 1 for tag in tags) and BARE.fullmatch("".join(tags)):
+        raise ValueError(
+            f"the tags {' '.join(tags):.40} have no type, which stands before them: `token token<TAB>w-B w-E`, "
+            "w being a type that you choose"
+        )
     for tag in tags:
         start, dash, rest = tag.partition("-")
         if dash and start in (*ENDINGS, "M") and rest not in ENDINGS or tag.endswith("-M"):

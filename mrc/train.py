@@ -105,6 +105,18 @@ def fingerprint(groups: List[Group], which: str = "rouge_l") -> str:
     return digest.hexdigest()
 
 
+def dev_digest(dev: List[Group], options: argparse.Namespace, progress: task.Progress, before: Optional[str]) -> str:
+    """Return `Task.dev_sha256`; that of a run which goes on from before it said which score decides stays as it was.
+
+    Args:
+        before: which score decided in the checkpoint that the run goes on from, None: there is none.
+    """
+    older, scored = fingerprint(dev), progress.best_score is not None
+    if scored and before == options.score and progress.best_on in (None, older):
+        return older
+    return fingerprint(dev, options.score)
+
+
 def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = False) -> List[Group]:
     """Return the groups of files; say what is left out, cut, or found elsewhere."""
     found = read(paths, limits, to_train_on, options.on_bad_line)
@@ -170,7 +182,7 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
         describe=describe,
         parts=(reading.model_info(model), reading.model_state(model), model.vocabulary.text),
         train_sha256=digest,
-        dev_sha256=fingerprint(dev, options.score) if dev else None,
+        dev_sha256=dev_digest(dev, options, progress, found and found.info["flags"].get("score")) if dev else None,
         log=log,
         first_step=task.first_step(progress, len(groups), batch_size, options.random_seed, found),
     )

@@ -575,14 +575,14 @@ def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, mess
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-@pytest.mark.parametrize("flags", [[], ["--load_dir", "auto"]])
+@pytest.mark.parametrize("flags", [[], ["--load_dir", "auto"], ["--load_dir", "RUN"]])
 def test_no_run_begins_anew_over_the_best_of_another(finished, capsys, flags):
     run, folder = finished
     for step in folder.glob("step_*"):
         shutil.rmtree(step)
     before, best = figures(folder), checkpoint.best_of(folder)
     with pytest.raises(SystemExit):
-        train.main([*run, *flags])
+        train.main([*run, *(flag.replace("RUN", str(folder)) for flag in flags)])
     assert f"go on from it with --load_dir {best}, or" in capsys.readouterr().err and figures(folder) == before
     train.main([*run, "--load_dir", str(best)])
 

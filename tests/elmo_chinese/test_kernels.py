@@ -343,6 +343,7 @@ lm = bilm.BiLM(9, 4, 6); w = paddle.ones([2, 3], 'int64'); lm(w, w, w, w)[0].mea
 )
 def test_without_a_compiler_it_works_and_says_so(monkeypatch, tmp_path, change, said):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("BILM_CPP", raising=False)
     for name, value in change.items():
         monkeypatch.setenv(name, value)
     finished = run_python("-c", PROGRAM)

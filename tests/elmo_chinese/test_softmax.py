@@ -97,3 +97,10 @@ def test_labels_beyond_the_words_are_an_error_instead_of_foreign_memory(label):
     hidden, weight, bias = paddle.ones([2, 3]), paddle.ones([7, 3]), paddle.zeros([7])
     with pytest.raises(ValueError, match=f"labels go from {min(label, 1)} to {max(label, 1)}, but there are 7 words"):
         full_softmax_losses(hidden, weight, bias, paddle.to_tensor([1, label]))
+
+
+@pytest.mark.parametrize("label", [-100, -1, 7])
+def test_so_they_are_without_cpp(label, monkeypatch):
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    with pytest.raises(IndexError, match="label value"):
+        full_softmax_losses(paddle.ones([2, 3]), paddle.ones([7, 3]), paddle.zeros([7]), paddle.to_tensor([1, label]))

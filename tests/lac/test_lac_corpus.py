@@ -51,6 +51,8 @@ def test_the_format(line, expected):
         ("在 中 国\tO B-LOC I-LOC", "the tag 'B-LOC'"),
         ("小 明 明\tPER-B PER-M PER-E", "the tag 'PER-M'"),
         ("中/B-LOC 国/I-LOC", "the tag 'B-LOC'"),
+        ("上 海 市 在\tB M E S", "the tags B M E S have no type, which stands before them"),
+        ("上/B 海/E 在/S", "the tags B E S have no type"),
         ("小/PER-B 明/PER-I 在/O", "expected word/type, found '小/PER-B'; tokens and their tags go"),
     ],
 )
@@ -164,9 +166,13 @@ def test_an_earlier_split_does_not_stay_beside_a_new_one(source, capsys):
     before = (output / "train.txt").read_bytes()
     with pytest.raises(SystemExit):
         run(source, "--seed", "1")
-    assert "test.txt is of an earlier split; delete it" in capsys.readouterr().err
+    assert f"keep it with --test_input {output / 'test.txt'}, or" in capsys.readouterr().err
     assert (output / "train.txt").read_bytes() == before
-    run(source, "--test_lines", "2")
+    run(source, "--test_lines", "1")
+    test = (output / "test.txt").read_bytes()
+    again = ["--test_input", str(output / "test.txt"), "--output", str(output)]
+    run(output / "train.txt", "--dev_lines", "1", *again)  # dev is taken of train
+    assert (output / "test.txt").read_bytes() == test and (output / "dev.txt").read_bytes() in before
 
 
 def test_bad_lines_can_be_skipped(source, capsys):

@@ -295,6 +295,8 @@ def test_a_program_trains_on_and_has_its_signals(trained, lines, tmp_path):
     for epochs in (1, 2):
         tagger.train(str(tmp_path / "run"), str(lines), max_epoch=epochs, load_dir="auto")
     assert last(tmp_path / "run").info["epoch"] == 2 and signal.getsignal(signal.SIGTERM) == before
+    tagger.train(str(tmp_path / "other"), str(lines), max_epoch=3, load_dir=str(tmp_path / "run"))
+    assert last(tmp_path / "other").info["epoch"] == 3
 
 
 def test_bad_lines_can_be_skipped(small, tmp_path, capsys):
