@@ -99,13 +99,13 @@ def plot(curves, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure, axes = pyplot.subplots(figsize=(9, 4))
     for label, curve in curves.items():
         axes.plot(*curve, "o-", markersize=3, label=label)
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("held-out perplexity")
     axes.set_yscale("log")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
