@@ -15,11 +15,11 @@ The formulas are those of Baidu's ELMo for Paddle Fluid; the network is that of 
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.lstmp import LSTMP, run_directions
-from elmo_chinese.pretrained import PretrainedError, load_pretrained, pretrained_sizes
-from elmo_chinese.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
-from elmo_chinese.step_random import StepRandom, fresh_random
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.network.lstmp import LSTMP, run_directions
+from elmo_chinese.network.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
+from elmo_chinese.network.step_random import StepRandom, fresh_random
+from elmo_chinese.storage.pretrained import PretrainedError, load_pretrained, pretrained_sizes
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 import paddle

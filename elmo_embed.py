@@ -37,16 +37,16 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from elmo_chinese import runtime
-from elmo_chinese.archive import local_folder
-from elmo_chinese.command import command
-from elmo_chinese.corpus.sentences import segment
-from elmo_chinese.flags import OptionError, Parser, boolean, positive_int
-from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.pretrained import pretrained_sizes
-from elmo_chinese.session import choose_device
-from elmo_chinese.text import InputError, read_lines, read_stdin
-from elmo_chinese.vectors import FILES, Counts, writing
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.command import OptionError, command
+from elmo_chinese.console import Progress, duration, say
+from elmo_chinese.storage.archive import local_folder
+from elmo_chinese.storage.pretrained import pretrained_sizes
+from elmo_chinese.storage.vectors import FILES, Counts, writing
+from elmo_chinese.text.corpus.sentences import segment
+from elmo_chinese.text.text import InputError, read_lines, read_stdin
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training.flags import Parser, boolean, positive_int
+from elmo_chinese.training.session import choose_device
 
 import numpy as np
 import paddle

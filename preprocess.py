@@ -32,18 +32,18 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from elmo_chinese.command import command
-from elmo_chinese.corpus.documents import check_file, documents, find_texts, same_file
-from elmo_chinese.corpus.forms import NAMES
-from elmo_chinese.corpus.held_out import held_out, longest_whole, nothing_to_train_on
-from elmo_chinese.corpus.sentences import normalise, split_sentences, tokenizer
-from elmo_chinese.corpus.shards import Seen, ShardWriter
-from elmo_chinese.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
-from elmo_chinese.corpus.workers import in_order
+from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import lock_file, move, write_text
-from elmo_chinese.flags import Parser, positive_int, share
-from elmo_chinese.metrics import Progress, duration, say
-from elmo_chinese.text import InputError, read_lines
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.text.corpus.documents import check_file, documents, find_texts, same_file
+from elmo_chinese.text.corpus.forms import NAMES
+from elmo_chinese.text.corpus.held_out import held_out, longest_whole, nothing_to_train_on
+from elmo_chinese.text.corpus.sentences import normalise, split_sentences, tokenizer
+from elmo_chinese.text.corpus.shards import Seen, ShardWriter
+from elmo_chinese.text.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
+from elmo_chinese.text.corpus.workers import in_order
+from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training.flags import Parser, positive_int, share
 
 import numpy as np
 
@@ -73,8 +73,8 @@ def dictionary_cutter(path: str):
         InputError, CheckpointError: it cannot be read.
     """
     # They need Paddle, which text cut by jieba does without.
-    from elmo_chinese.cutter import PathCutter, read_counts
-    from elmo_chinese.pretrained import PretrainedError
+    from elmo_chinese.storage.pretrained import PretrainedError
+    from elmo_chinese.text.cutter import PathCutter, read_counts
 
     from lac.release import load_any
 

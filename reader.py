@@ -22,10 +22,10 @@ import os
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
+from elmo_chinese.console import say
 from elmo_chinese.files import damage, lock_file, remove_unfinished, write_sums, writing
-from elmo_chinese.metrics import say
-from elmo_chinese.text import InputError, PathLike, find_files, read_lines
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.text.text import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese import checkpoint, kernels, runtime, session
-from elmo_chinese.checkpoint import Checkpoint, CheckpointError, Score
-from elmo_chinese.command import command
-from elmo_chinese.flags import OptionError, TrainingParser
-from elmo_chinese.gradients import (
+from elmo_chinese import runtime
+from elmo_chinese.command import OptionError, command
+from elmo_chinese.console import say
+from elmo_chinese.network import kernels
+from elmo_chinese.network.gradients import (
     SPARSE,
     Adagrad,
     all_reduce_sum,
@@ -33,12 +33,16 @@ from elmo_chinese.gradients import (
     share_row_gradients,
     step_figures,
 )
-from elmo_chinese.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step, say
-from elmo_chinese.options import make_parser
-from elmo_chinese.pretrained import bilm_numbers
-from elmo_chinese.session import StopRequest, TrainingError, choose_device, versions
-from elmo_chinese.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.checkpoint import Checkpoint, CheckpointError, Score
+from elmo_chinese.storage.pretrained import bilm_numbers
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training import session
+from elmo_chinese.training.flags import TrainingParser
+from elmo_chinese.training.metrics import MetricsLog, StepClock, describe, perplexity, read_metrics, report_step
+from elmo_chinese.training.options import make_parser
+from elmo_chinese.training.session import StopRequest, TrainingError, choose_device, versions
+from elmo_chinese.training.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
 
 import numpy as np
 import paddle

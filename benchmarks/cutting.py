@@ -15,9 +15,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from elmo_chinese import kernels  # noqa: E402
-from elmo_chinese.cutter import JiebaCutter, PathCutter, read_counts  # noqa: E402
-from elmo_chinese.text import read_lines  # noqa: E402
+from elmo_chinese.network import kernels  # noqa: E402
+from elmo_chinese.text.cutter import JiebaCutter, PathCutter, read_counts  # noqa: E402
+from elmo_chinese.text.text import read_lines  # noqa: E402
 
 from lac import release  # noqa: E402
 

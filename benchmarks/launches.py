@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from elmo_chinese import kernels  # noqa: E402
+from elmo_chinese.network import kernels  # noqa: E402
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402

@@ -19,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-from elmo_chinese.metrics import read_metrics  # noqa: E402
+from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 from recipes import plot  # noqa: E402
 

@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from elmo_chinese.corpus.documents import detect_encoding, documents, find_texts  # noqa: E402
-from elmo_chinese.corpus.sentences import tokenizer  # noqa: E402
+from elmo_chinese.text.corpus.documents import detect_encoding, documents, find_texts  # noqa: E402
+from elmo_chinese.text.corpus.sentences import tokenizer  # noqa: E402
 
 import preprocess  # noqa: E402
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.text.vocabulary import Vocabulary
 
 from reader import BidirectionalReader
 

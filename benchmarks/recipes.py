@@ -19,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from elmo_chinese.metrics import read_metrics  # noqa: E402
+from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 
 class Recipe(NamedTuple):

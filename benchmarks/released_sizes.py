@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from elmo_chinese.pretrained import pretrained_sizes  # noqa: E402
+from elmo_chinese.storage.pretrained import pretrained_sizes  # noqa: E402
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
-from elmo_chinese.metrics import read_metrics  # noqa: E402
+from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 import numpy as np  # noqa: E402
 

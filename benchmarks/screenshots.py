@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from elmo_chinese.command import fail  # noqa: E402
-from elmo_chinese.flags import Parser  # noqa: E402
+from elmo_chinese.training.flags import Parser  # noqa: E402
 
 SECONDS = 120  # for a server or a page to be there
 # Chromium takes commands from descriptor 3 and answers on 4.

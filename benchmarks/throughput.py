@@ -92,8 +92,9 @@ def limit(size, columns):
 def measure(options, size):
     """Train and return the figures."""
     sys.path.insert(0, str(ROOT))
-    from elmo_chinese import kernels, runtime
-    from elmo_chinese.gradients import data_parallel
+    from elmo_chinese import runtime
+    from elmo_chinese.network import kernels
+    from elmo_chinese.network.gradients import data_parallel
 
     import numpy as np
     import paddle
@@ -191,7 +192,7 @@ def profile(options, size):
     """Train with train.py on a text, and return the milliseconds of a step by what they were spent on."""
     sys.path.insert(0, str(ROOT))
 
-    from elmo_chinese import kernels, lstmp, softmax
+    from elmo_chinese.network import kernels, lstmp, softmax
 
     import numpy as np
     import paddle

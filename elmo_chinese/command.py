@@ -10,6 +10,10 @@ class UserError(Exception):
     """What a command ends with instead of a traceback; the message says what is wrong, where, and what to do."""
 
 
+class OptionError(UserError, ValueError):
+    """A flag that cannot be used as given; the message says what to do."""
+
+
 def fail(error: object) -> NoReturn:
     """End the program with a message instead of a traceback."""
     try:

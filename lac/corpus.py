@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import List, NamedTuple
 
 from elmo_chinese.command import command
+from elmo_chinese.console import say
 from elmo_chinese.files import lock_folder, write_text
-from elmo_chinese.metrics import say
-from elmo_chinese.text import InputError
+from elmo_chinese.text.text import InputError
 
 import numpy as np
 

@@ -16,10 +16,10 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
-from elmo_chinese import cutter as cutting
-from elmo_chinese.cutter import DIGITS, Counts, Cutter, PathCutter
-from elmo_chinese.text import InputError, read_lines
-from elmo_chinese.vocabulary import UNKNOWN
+from elmo_chinese.text import cutter as cutting
+from elmo_chinese.text.cutter import DIGITS, Counts, Cutter, PathCutter
+from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.vocabulary import UNKNOWN
 
 import numpy as np
 

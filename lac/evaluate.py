@@ -11,7 +11,7 @@ import json
 import sys
 
 from elmo_chinese.command import command
-from elmo_chinese.flags import Parser
+from elmo_chinese.training.flags import Parser
 
 import paddle
 

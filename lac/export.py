@@ -25,10 +25,10 @@ import warnings
 from pathlib import Path
 
 from elmo_chinese.command import command
+from elmo_chinese.console import say
 from elmo_chinese.files import lock_file, write_sums, writing
-from elmo_chinese.flags import Parser
-from elmo_chinese.metrics import say
-from elmo_chinese.text import InputError
+from elmo_chinese.text.text import InputError
+from elmo_chinese.training.flags import Parser
 
 import numpy as np
 import paddle
@@ -48,7 +48,7 @@ def _project(gru, inputs):
 
 
 class _GRUStep(nn.RNNCellBase):
-    """One step of `elmo_chinese.gru.GRU`; its input is projected already."""
+    """One step of `elmo_chinese.network.gru.GRU`; its input is projected already."""
 
     def __init__(self, gru):
         super().__init__()

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Union
 
-from elmo_chinese import session
-from elmo_chinese.checkpoint import candidates
-from elmo_chinese.metrics import say
-from elmo_chinese.text import InputError
+from elmo_chinese.console import say
+from elmo_chinese.storage.checkpoint import candidates
+from elmo_chinese.text.text import InputError
+from elmo_chinese.training import session
 
 from lac import custom, release
 from lac import model as tagging

@@ -13,14 +13,15 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese import checkpoint, kernels
-from elmo_chinese.batches import batches_by_length, pad
-from elmo_chinese.checkpoint import CheckpointError
 from elmo_chinese.files import damage
-from elmo_chinese.layers import MAX_SENTENCES, MAX_TOKENS
-from elmo_chinese.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
-from elmo_chinese.text import InputError, read_lines
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.network import kernels
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.checkpoint import CheckpointError
+from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training.batches import batches_by_length, pad
+from elmo_chinese.training.layers import MAX_SENTENCES, MAX_TOKENS
+from elmo_chinese.training.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
 
 import numpy as np
 import paddle

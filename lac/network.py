@@ -1,13 +1,13 @@
 """The tagger's network: ELMo vectors and word embedding → BiGRU blocks → one number for each tag → CRF.
 
 Inside, tensors are time-major, `[words, batch, size]`, as in `bilm.py`. Sizes, multipliers of the learning
-rate and decay are those of Baidu's LAC on Paddle Fluid; its GRU is in `elmo_chinese/gru.py`.
+rate and decay are those of Baidu's LAC on Paddle Fluid; its GRU is in `elmo_chinese/network/gru.py`.
 """
 
 from typing import Optional
 
-from elmo_chinese import kernels
-from elmo_chinese.gru import BiGRU, decayed_weight, reverse_places, swapped
+from elmo_chinese.network import kernels
+from elmo_chinese.network.gru import BiGRU, decayed_weight, reverse_places, swapped
 
 import numpy as np
 import paddle

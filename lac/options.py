@@ -1,7 +1,7 @@
 """The flags of `lac.train`."""
 
-from elmo_chinese import task_options
-from elmo_chinese.flags import FIXED, MADE, OWN, TrainingParser, positive, positive_int, seed, share
+from elmo_chinese.training import task_options
+from elmo_chinese.training.flags import FIXED, MADE, OWN, TrainingParser, positive, positive_int, seed, share
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {

@@ -26,8 +26,8 @@ import sys
 from typing import Iterable, Iterator, Sequence
 
 from elmo_chinese.command import command
-from elmo_chinese.flags import Parser
-from elmo_chinese.text import find_files, read_lines, read_stdin
+from elmo_chinese.text.text import find_files, read_lines, read_stdin
+from elmo_chinese.training.flags import Parser
 
 import paddle
 

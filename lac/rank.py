@@ -12,10 +12,10 @@ with g = x W_x + h_before W, columns in the order candidate, input, forget, outp
 from pathlib import Path
 from typing import Dict, List, Sequence
 
-from elmo_chinese import kernels
-from elmo_chinese.batches import batches_by_length, pad
-from elmo_chinese.gru import reorder, reverse_places
-from elmo_chinese.pretrained import PretrainedError, read_fluid_variable
+from elmo_chinese.network import kernels
+from elmo_chinese.network.gru import reorder, reverse_places
+from elmo_chinese.storage.pretrained import PretrainedError, read_fluid_variable
+from elmo_chinese.training.batches import batches_by_length, pad
 
 import numpy as np
 import paddle

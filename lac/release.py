@@ -18,13 +18,13 @@ import tempfile
 from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
-from elmo_chinese.archive import extract
 from elmo_chinese.command import command
+from elmo_chinese.console import say
 from elmo_chinese.files import cache_folder, lock_file, writing
-from elmo_chinese.flags import Parser
-from elmo_chinese.metrics import say
-from elmo_chinese.pretrained import PretrainedError, fluid_shape, read_fluid_variable
-from elmo_chinese.text import InputError, read_lines
+from elmo_chinese.storage.archive import extract
+from elmo_chinese.storage.pretrained import PretrainedError, fluid_shape, read_fluid_variable
+from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.training.flags import Parser
 
 import numpy as np
 

@@ -10,7 +10,7 @@
 The loss is the negative log likelihood of a sentence's tags in nats, its mean over the sentences of a batch; that
 of an epoch is the mean over its batches. F1 is over words as spans of characters (`lac/scores.py`).
 
-Top to bottom: cost and score, set-up. The loop is in `elmo_chinese/task.py`.
+Top to bottom: cost and score, set-up. The loop is in `elmo_chinese/training/task.py`.
 """
 
 import argparse
@@ -20,16 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from elmo_chinese import checkpoint, session, task, task_run
-from elmo_chinese.batches import pad
-from elmo_chinese.checkpoint import Checkpoint
-from elmo_chinese.command import command
-from elmo_chinese.cutter import DIGITS
-from elmo_chinese.flags import FIXED, OptionError, TrainingParser
-from elmo_chinese.metrics import MetricsLog, say
-from elmo_chinese.session import choose_device
-from elmo_chinese.task import Result, Task
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.command import OptionError, command
+from elmo_chinese.console import say
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.checkpoint import Checkpoint
+from elmo_chinese.text.cutter import DIGITS
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training import session, task, task_run
+from elmo_chinese.training.batches import pad
+from elmo_chinese.training.flags import FIXED, TrainingParser
+from elmo_chinese.training.metrics import MetricsLog
+from elmo_chinese.training.session import choose_device
+from elmo_chinese.training.task import Result, Task
 
 import numpy as np
 import paddle

@@ -15,8 +15,8 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from elmo_chinese.command import command
-from elmo_chinese.flags import Parser
-from elmo_chinese.text import InputError
+from elmo_chinese.text.text import InputError
+from elmo_chinese.training.flags import Parser
 
 from mrc.questions import read
 from mrc.records import lines_of, parse

@@ -1,6 +1,6 @@
 """A trained reader: what its folder holds, and how it answers.
 
-A folder is a checkpoint (`elmo_chinese/checkpoint.py`) that needs no other file:
+A folder is a checkpoint (`elmo_chinese/storage/checkpoint.py`) that needs no other file:
 
     model.pdparams     all parameters, those of the biLM too
     vocabulary.txt     the words of the word embedding: lower case, half-width
@@ -12,13 +12,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese import checkpoint
-from elmo_chinese.batches import batches_by_length, pad
-from elmo_chinese.checkpoint import CheckpointError
-from elmo_chinese.layers import LayerCache
-from elmo_chinese.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
-from elmo_chinese.text import InputError
-from elmo_chinese.vocabulary import END, START, UNKNOWN, Vocabulary, vocabulary_from
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.checkpoint import CheckpointError
+from elmo_chinese.text.text import InputError
+from elmo_chinese.text.vocabulary import END, START, UNKNOWN, Vocabulary, vocabulary_from
+from elmo_chinese.training.batches import batches_by_length, pad
+from elmo_chinese.training.layers import LayerCache
+from elmo_chinese.training.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
 
 import numpy as np
 import paddle

@@ -19,7 +19,7 @@ each padded to the same number of words.
 
 from typing import NamedTuple, Optional, Tuple
 
-from elmo_chinese.gru import BiGRU, reverse_places, swapped
+from elmo_chinese.network.gru import BiGRU, reverse_places, swapped
 
 import paddle
 import paddle.nn.functional as F

@@ -1,7 +1,7 @@
 """The flags of `mrc.train`."""
 
-from elmo_chinese import task_options
-from elmo_chinese.flags import FIXED, MADE, TrainingParser, positive_int, seed, share
+from elmo_chinese.training import task_options
+from elmo_chinese.training.flags import FIXED, MADE, TrainingParser, positive_int, seed, share
 
 from mrc.network import VECTORS
 from mrc.scores import QuestionScores

@@ -22,9 +22,9 @@ import os
 import sys
 from typing import Dict, List, Optional
 
-from elmo_chinese.command import command
-from elmo_chinese.flags import OptionError, Parser, positive_int
-from elmo_chinese.text import read_stdin
+from elmo_chinese.command import OptionError, command
+from elmo_chinese.text.text import read_stdin
+from elmo_chinese.training.flags import Parser, positive_int
 
 import paddle
 

@@ -9,7 +9,7 @@
 The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean
 over its batches. The dev scores are those of `mrc/scores.py`; --score says which decides.
 
-Top to bottom: examples, cost and score, set-up. The loop is in `elmo_chinese/task.py`.
+Top to bottom: examples, cost and score, set-up. The loop is in `elmo_chinese/training/task.py`.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from elmo_chinese import session, task, task_run
-from elmo_chinese.command import command
-from elmo_chinese.flags import FIXED, OptionError, TrainingParser
-from elmo_chinese.layers import LayerCache
-from elmo_chinese.metrics import MetricsLog, say
-from elmo_chinese.session import choose_device
-from elmo_chinese.task import Result, Task
+from elmo_chinese.command import OptionError, command
+from elmo_chinese.console import say
+from elmo_chinese.training import session, task, task_run
+from elmo_chinese.training.flags import FIXED, TrainingParser
+from elmo_chinese.training.layers import LayerCache
+from elmo_chinese.training.metrics import MetricsLog
+from elmo_chinese.training.session import choose_device
+from elmo_chinese.training.task import Result, Task
 
 import paddle
 import paddle.distributed as dist

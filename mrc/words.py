@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese.corpus.sentences import WIDTHS, bounded, split_sentences, tokenizer
+from elmo_chinese.text.corpus.sentences import WIDTHS, bounded, split_sentences, tokenizer
 
 import numpy as np
 

@@ -12,10 +12,10 @@ import textwrap
 import types
 from pathlib import Path
 
-from elmo_chinese import checkpoint
-from elmo_chinese.text import read_lines
-from elmo_chinese.vectors import NpzFile
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.vectors import NpzFile
+from elmo_chinese.text.text import read_lines
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 import paddle

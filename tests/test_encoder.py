@@ -1,8 +1,8 @@
 """The encoder of bilm.py against the original's, and what every user of vectors relies on."""
 
-from elmo_chinese import checkpoint
-from elmo_chinese.pretrained import PretrainedError
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.pretrained import PretrainedError
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 import paddle

@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from elmo_chinese import kernels
+from elmo_chinese.network import kernels
 
 import numpy as np
 import paddle

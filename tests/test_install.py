@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, ROOT
 
-CPP = ROOT / "elmo_chinese" / "cpp"
+CPP = ROOT / "elmo_chinese" / "network" / "cpp"
 ELMO = GOLDEN / "lac_small" / "elmo_checkpoint"
 # What a project of this field has lying about; each ends whatever imports it.
 HOSTILE = (
@@ -48,7 +48,9 @@ def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in inside if name.endswith(".dist-info/METADATA"))
-    assert {name for name in inside if "/cpp/" in name} == {f"elmo_chinese/cpp/{path.name}" for path in CPP.iterdir()}
+    assert {name for name in inside if "/cpp/" in name} == {
+        f"elmo_chinese/network/cpp/{path.name}" for path in CPP.iterdir()
+    }
     assert {"lac/conf/q2b.dic", "lac/data/tag.dic"} <= inside
     for line in ("Name: elmo-chinese", "Requires-Python: >=3.8", "Requires-Dist: numpy\n", "Requires-Dist: jieba\n"):
         assert line in metadata
@@ -126,7 +128,7 @@ def test_a_tagger_is_trained_with_the_tag_set_and_the_table_of_the_package(proje
 def test_a_read_only_package_in_a_home_that_cannot_be_written(project, installed, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    code = "import bilm; from elmo_chinese import kernels; print(kernels.describe())"
+    code = "import bilm; from elmo_chinese.network import kernels; print(kernels.describe())"
     environment = {**os.environ, "PYTHONPATH": str(installed), "HOME": "/proc/nobody", "TMPDIR": str(temporary)}
     environment.pop("XDG_CACHE_HOME", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd="/")

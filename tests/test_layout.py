@@ -59,3 +59,17 @@ def test_no_two_parts_of_the_engine_import_each_other():
         assert free, f"in a circle: {sorted(needs)}"
         for name in free:
             del needs[name]
+
+
+# The folders of the engine, from the ground up. A file may import what lies below its folder, and its own folder.
+FLOORS = ["network", "text", "storage", "training"]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if "elmo_chinese" in path.parts], ids=lambda path: path.name)
+def test_the_folders_of_the_engine_stand_on_those_below(path):
+    parts = path.relative_to(ROOT).parts
+    own = FLOORS.index(parts[1]) if parts[1] in FLOORS else -1
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("elmo_chinese."):
+            wanted = node.module.split(".")[1]
+            assert wanted not in FLOORS or FLOORS.index(wanted) <= own, f"{path}:{node.lineno}"

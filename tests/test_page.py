@@ -5,8 +5,8 @@ import io
 import sys
 from urllib.parse import quote
 
-from elmo_chinese import checkpoint
-from elmo_chinese.metrics import read_metrics
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
 import pytest

@@ -8,8 +8,8 @@ import sys
 import time
 
 from elmo_chinese import files
-from elmo_chinese.corpus.sentences import segment
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.text.corpus.sentences import segment
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import jieba
 import numpy as np
@@ -208,7 +208,7 @@ def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
 
 
 def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("elmo_chinese.corpus.documents.PIECE", 50)
+    monkeypatch.setattr("elmo_chinese.text.corpus.documents.PIECE", 50)
     monkeypatch.setattr(preprocess, "CHUNK", 60)
     texts = [[f"文{number}的第{line}行，都一样。好。" for line in range(10)] for number in range(20)]
     with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:
@@ -230,7 +230,7 @@ def test_one_long_document_has_a_dev_part_whoever_cuts_it_and_however_often_kill
     text = "\n".join(paragraphs)
     text = {"wiki": f"<doc id=1>\n{text}\n</doc>", "json": json.dumps({"text": text})}.get(form, text)
     (tmp_path / "book").write_text(text, encoding="utf-8")
-    monkeypatch.setattr("elmo_chinese.corpus.documents.PIECE", 7000)
+    monkeypatch.setattr("elmo_chinese.text.corpus.documents.PIECE", 7000)
     monkeypatch.setattr(preprocess, "CHUNK", 3000)
     one = run(tmp_path / "book", tmp_path / "one", "--dev_fraction", "0.05", "--workers", "1")
     assert run(tmp_path / "book", tmp_path / "two", "--dev_fraction", "0.05", "--workers", "2") == one

@@ -9,8 +9,8 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from elmo_chinese.metrics import read_metrics
-from elmo_chinese.options import RETIRED, make_parser
+from elmo_chinese.training.metrics import read_metrics
+from elmo_chinese.training.options import RETIRED, make_parser
 
 import pytest
 from conftest import ROOT, run_python

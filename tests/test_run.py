@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from elmo_chinese import checkpoint
-from elmo_chinese.metrics import read_metrics
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.training.metrics import read_metrics
 
 import pytest
 from conftest import LM, ROOT

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 
-from elmo_chinese import checkpoint
 from elmo_chinese.files import SUMS_FILE, write_sums
-from elmo_chinese.metrics import read_metrics
-from elmo_chinese.pretrained import read_fluid_variable
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.pretrained import read_fluid_variable
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
 import paddle

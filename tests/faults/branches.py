@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 
-from elmo_chinese import checkpoint, files
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese import files
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import pytest
 from conftest import LM, ROOT

@@ -12,10 +12,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from elmo_chinese import checkpoint
 from elmo_chinese.files import write_sums
-from elmo_chinese.pretrained import PretrainedError, read_pretrained
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.pretrained import PretrainedError, read_pretrained
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_evil_archives(tmp_path, capsys, monkeypatch, record_property):
 
 def test_bombs(tmp_path, capsys, monkeypatch, record_property):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("elmo_chinese.archive.MAX_BYTES", 2**27)
+    monkeypatch.setattr("elmo_chinese.storage.archive.MAX_BYTES", 2**27)
     bombs = []
     for name, header in {
         "zeros": member("elmo/embedding_para", size=2**28),

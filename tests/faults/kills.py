@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from elmo_chinese.metrics import read_metrics
+from elmo_chinese.training.metrics import read_metrics
 
 import pytest
 from conftest import ROOT

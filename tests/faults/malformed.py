@@ -12,9 +12,9 @@ import re
 import shutil
 from pathlib import Path
 
-from elmo_chinese import checkpoint
 from elmo_chinese.files import write_sums
-from elmo_chinese.pretrained import read_pretrained
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.pretrained import read_pretrained
 
 import numpy as np
 import paddle

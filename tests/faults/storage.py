@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from elmo_chinese import checkpoint
 from elmo_chinese.files import SUMS_FILE, write_sums
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
 """lac/dictionaries.py: lines cut to be trained on, tags spelled by what the tag set has, ids of tokens, files."""
 
-from elmo_chinese import cutter as cutting
-from elmo_chinese.cutter import CharacterCutter, JiebaCutter, PathCutter
-from elmo_chinese.text import InputError
+from elmo_chinese.text import cutter as cutting
+from elmo_chinese.text.cutter import CharacterCutter, JiebaCutter, PathCutter
+from elmo_chinese.text.text import InputError
 
 import pytest
 

@@ -3,10 +3,11 @@
 import re
 import shutil
 
-from elmo_chinese import files, kernels
-from elmo_chinese.cutter import JiebaCutter, PathCutter
+from elmo_chinese import files
 from elmo_chinese.files import CheckpointError, write_sums
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.network import kernels
+from elmo_chinese.text.cutter import JiebaCutter, PathCutter
+from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
 import paddle

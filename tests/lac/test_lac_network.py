@@ -1,7 +1,7 @@
 """lac/network.py: the GRU against NumPy and autograd, and what a sentence's neighbours must not change."""
 
-from elmo_chinese import kernels
-from elmo_chinese.gru import BiGRU, reverse_places
+from elmo_chinese.network import kernels
+from elmo_chinese.network.gru import BiGRU, reverse_places
 
 import numpy as np
 import paddle

@@ -12,10 +12,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from elmo_chinese import kernels
-from elmo_chinese.flags import OptionError
-from elmo_chinese.pretrained import PretrainedError
-from elmo_chinese.text import InputError
+from elmo_chinese.command import OptionError
+from elmo_chinese.network import kernels
+from elmo_chinese.storage.pretrained import PretrainedError
+from elmo_chinese.text.text import InputError
 
 import numpy as np
 import paddle

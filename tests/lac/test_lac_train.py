@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 
-from elmo_chinese import checkpoint, cutter, task
-from elmo_chinese.metrics import read_metrics
-from elmo_chinese.vocabulary import Vocabulary
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.text import cutter
+from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.training import task
+from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
 import paddle

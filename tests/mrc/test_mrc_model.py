@@ -3,11 +3,11 @@
 import itertools
 import re
 
-from elmo_chinese import checkpoint
-from elmo_chinese.batches import pad
 from elmo_chinese.files import CheckpointError
-from elmo_chinese.layers import LayerCache
-from elmo_chinese.vocabulary import vocabulary_from
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.text.vocabulary import vocabulary_from
+from elmo_chinese.training.batches import pad
+from elmo_chinese.training.layers import LayerCache
 
 import numpy as np
 import paddle

@@ -6,8 +6,9 @@ import shutil
 import sys
 from dataclasses import replace
 
-from elmo_chinese import checkpoint, task
-from elmo_chinese.metrics import read_metrics
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.training import task
+from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
 import paddle

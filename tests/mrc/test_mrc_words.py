@@ -4,7 +4,7 @@ import itertools
 import random
 from collections import Counter
 
-from elmo_chinese.corpus.sentences import split_sentences
+from elmo_chinese.text.corpus.sentences import split_sentences
 
 import numpy as np
 import pytest

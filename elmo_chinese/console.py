@@ -1,0 +1,70 @@
+"""What is shown on the terminal: lines, progress bars, times."""
+
+import os
+import sys
+import time
+
+from elmo_chinese.command import drop_messages
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `1h02m`, `2m03s` or `4s`."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def show_progress(done: int, total: int, text: str) -> None:
+    """Redraw a progress bar on a terminal; elsewhere do nothing (plain lines are printed instead)."""
+    if not on_terminal():
+        return
+    filled = 20 * done // total
+    line = f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
+    _print("\r\033[K" + line[: os.get_terminal_size().columns - 1])
+
+
+def say(text: str) -> None:
+    """Print a line for good, over a progress bar if there is one."""
+    _print(("\r\033[K" if on_terminal() else "") + text + "\n")
+
+
+def on_terminal() -> bool:
+    """Say whether somebody watches standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _print(text: str) -> None:
+    """Print a message; that it cannot be written must not end hours of work."""
+    try:
+        print(text, end="", flush=True)
+    except OSError:
+        drop_messages()
+
+
+class Progress:
+    """How far a long piece of work is: a bar on a terminal, elsewhere a line at every tenth.
+
+    Args:
+        total: how much there is to do.
+        unit: what is counted, for the text.
+        scale: what is shown is divided by this (10**6 for bytes shown as MB).
+        done: how much was done before.
+    """
+
+    def __init__(self, total: int, unit: str, scale: int = 1, done: int = 0):
+        self.total, self.unit, self.scale = max(1, total), unit, scale
+        self.done = self._before = done
+        self._start = time.perf_counter()
+
+    def add(self, amount: int, note: str = "") -> None:
+        """Count some more and show it, after a note."""
+        tenth = 10 * self.done // self.total
+        self.done += amount
+        speed = (self.done - self._before) / max(1e-6, time.perf_counter() - self._start)
+        text = (
+            f"{note}{self.done // self.scale:,} of {self.total // self.scale:,} {self.unit}  "
+            f"{speed / self.scale:,.1f} {self.unit}/s  left {duration((self.total - self.done) / max(1e-6, speed))}"
+        )
+        show_progress(min(self.done, self.total), self.total, text)
+        if 10 * self.done // self.total > tenth and not on_terminal():
+            say(text)

@@ -1,0 +1,1 @@
+"""What is kept on the disk: checkpoints, pretrained models, archives, vectors."""

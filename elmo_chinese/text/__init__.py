@@ -1,0 +1,1 @@
+"""Finding and reading text: encodings, vocabularies, words."""

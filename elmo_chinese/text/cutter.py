@@ -1,0 +1,311 @@
+"""How text becomes tokens. A cutter has
+
+    cut_many     texts → for each the list of its tokens, which joined up are the text
+    kind         its name, for `make`
+    tokens       what may be one token, None: anything
+    dictionary   what it takes to make it again, as text: `word count`, one a line; empty if it needs none
+
+`PathCutter` takes the best path of dictionary words:
+
+    score     of a piece; the best path has the largest sum. By count (a unigram model): the logarithm of the
+              word's share of all counts. By length (so the released LAC models do it): log(length) - log(all counts)
+    path      at each place the candidates are the words that start there and the single character, which scores as a
+              count of 1 if it is no word. It is found from the right, and of equally good ends the furthest counts
+    letters   a-z, A-Z and 0-9 that are single pieces of the path side by side stay together
+
+Its loops are in `cpp/cutting.cc`; without it, the same is done here.
+"""
+
+import functools
+import itertools
+import logging
+import math
+from pathlib import Path
+from typing import Callable, Container, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from elmo_chinese.network import kernels
+from elmo_chinese.text.corpus.sentences import bounded
+from elmo_chinese.text.text import InputError, read_lines
+
+import numpy as np
+
+Counts = Dict[str, int]
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+UNICODE = 0x110000
+FEW = 64  # characters; fewer are cut here in the time that it takes to call C++
+# Full-width characters of ASCII are looked up as those, and all digits as one: 1998年 and １９９７年 are the same word.
+HALF_WIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
+DIGITS = {code: "0" for code in (*range(ord("0"), ord("9") + 1), *range(ord("０"), ord("９") + 1))}
+
+
+def by_count(words: Sequence[str], counts: np.ndarray, total: int) -> np.ndarray:
+    """Return the logarithms of the words' shares of `total`, float64; a count of 0 is taken as 1."""
+    return np.log(np.maximum(counts, 1)) - math.log(total)
+
+
+def by_length(words: Sequence[str], counts: np.ndarray, total: int) -> np.ndarray:
+    """Return the scores of the released models, float64: the counts decide nothing but `total`."""
+    logarithms = [0.0, *map(math.log, range(1, 1 + max(map(len, words))))]
+    return np.array([logarithms[len(word)] for word in words]) - math.log(total)
+
+
+class Rule(NamedTuple):
+    """How words score, what replaces characters before they are looked up (one for one), what may be a token."""
+
+    score: Callable[[Sequence[str], np.ndarray, int], np.ndarray]
+    table: Dict[int, str]
+    any_token: bool  # False: only words of the model's vocabulary
+
+
+RULES = {"count": Rule(by_count, {**HALF_WIDTH, **DIGITS}, True), "length": Rule(by_length, {}, False)}
+
+
+def read_counts(path: Union[str, Path], lines: Iterable[str]) -> Counts:
+    """Return the words of a dictionary's lines with their counts; those of a word that stands there twice add up.
+
+    Args:
+        path: where they come from, for messages.
+        lines: `word count`; a third column, as in jieba's dictionary, is not looked at.
+
+    Raises:
+        InputError: a line is not like that; no line at all.
+    """
+    counts: Counts = {}
+    for number, line in enumerate(lines, start=1):
+        columns = line.rstrip("\r").split(" ")
+        if columns == [""]:
+            continue
+        if not (2 <= len(columns) <= 3 and columns[0] and columns[1].isdecimal()):
+            raise InputError(f"{path}: line {number}: expected `word count`, found {line[:60]!r}")
+        counts[columns[0]] = counts.get(columns[0], 0) + int(columns[1])
+    if not any(counts.values()):
+        raise InputError(f"{path}: no word with a count in it; `word count` is expected on each line")
+    return counts
+
+
+class PathCutter:
+    """Cuts text along the best path of dictionary words.
+
+    Args:
+        counts: of the words, at least one above 0.
+        kind: "count" or "length", see the head of this file.
+        tokens: what may be one token; for kind "length" alone, pieces of the path that are not fall into characters.
+    """
+
+    def __init__(self, counts: Counts, kind: str, tokens: Optional[Container[str]] = None):
+        self.kind, self.tokens, self.table = kind, None if RULES[kind].any_token else tokens, RULES[kind].table
+        self.counts = self._looked_up(counts)
+        self.words = {word: number for number, word in enumerate(self.counts)}
+        self.total = sum(self.counts.values())
+        numbers = np.fromiter(self.counts.values(), dtype=np.float64, count=len(self.counts))
+        scores = RULES[kind].score(list(self.counts), numbers, self.total)
+        self.scores = np.append(scores, math.log(1) - math.log(self.total))  # the last: of a character that is no word
+
+    @property
+    def dictionary(self) -> str:
+        """The words as they are looked up, with their counts."""
+        return "".join(f"{word} {count}\n" for word, count in self.counts.items())
+
+    def cut(self, text: str) -> List[str]:
+        """Return the tokens of a text."""
+        return self.cut_many([text])[0]
+
+    def cut_many(self, texts: Sequence[str], without: Optional[Sequence[Counts]] = None) -> List[List[str]]:
+        """Return the tokens of texts.
+
+        Args:
+            without: for each text, by how much the counts of some words are lower for it (kind "count").
+        """
+        changed = None if without is None else [self._lower(counts) for counts in without]
+        if kernels.library() and sum(map(len, texts)) >= FEW:
+            rows = self._pieces_in_cpp(texts, changed)
+        else:
+            rows = [self._pieces(text, other) for text, other in zip(texts, changed or itertools.repeat({}))]
+        return [fallen(row, self.tokens) for row in rows]
+
+    def _looked_up(self, counts: Counts) -> Counts:
+        """Return the counts of words in the form in which they are looked up."""
+        found: Counts = {}
+        for word, count in counts.items():
+            word = word.translate(self.table)
+            found[word] = found.get(word, 0) + count
+        return found
+
+    def _lower(self, counts: Counts) -> Dict[int, float]:
+        """Return the scores of words, by their number, whose counts are so much lower."""
+        lower = {}
+        for word, count in self._looked_up(counts).items():
+            if word not in self.counts:
+                continue
+            rest = self.counts[word] - count
+            alone = self.scores[-1] if len(word) == 1 else -math.inf  # a word that is none has no score at all
+            lower[self.words[word]] = math.log(rest) - math.log(self.total) if rest > 0 else alone
+        return lower
+
+    # --- in C++ ---
+
+    @functools.cached_property
+    def _tree(self) -> Tuple[np.ndarray, np.ndarray]:
+        """The words as `cut_texts` of `cpp/cutting.cc` takes them."""
+        lengths = np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
+        size = 1 << (2 * int(lengths.sum()) + 2).bit_length()
+        keys, numbers = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int32)
+        characters = _characters("".join(self.words))
+        kernels.call("plant_tree", [len(self.words), size], [], [lengths], [characters], [keys], [numbers])
+        return keys, numbers
+
+    @functools.cached_property
+    def _replaced(self) -> np.ndarray:
+        """What each character of Unicode is looked up as, int32."""
+        replaced = np.arange(UNICODE, dtype=np.int32)
+        replaced[list(self.table)] = [ord(value) for value in self.table.values()]
+        return replaced
+
+    def _pieces_in_cpp(self, texts: Sequence[str], changed: Optional[List[Dict[int, float]]]) -> List[List[str]]:
+        text, lengths = "".join(texts), np.array([len(text) for text in texts], dtype=np.int64)
+        characters = _characters(text)
+        characters = self._replaced[characters] if self.table else characters
+        last, (keys, numbers), changes, others = np.zeros(len(characters), np.int32), self._tree, [None, None], None
+        if changed is not None:
+            flat = list(itertools.chain.from_iterable(changed))
+            changes = [np.array(part, dtype=np.int64) for part in (list(map(len, changed)), flat)]
+            others = np.array([score for scores in changed for score in scores.values()], dtype=np.float64)
+        sizes = [len(texts), len(self.words), len(keys)]
+        arrays = [lengths], [characters], [keys], [numbers], [self.scores], changes, [others], [last]
+        kernels.call("cut_texts", sizes, [], *arrays)
+        ends = np.flatnonzero(last) + 1
+        places = [0, *ends.tolist()]
+        pieces = [text[start:end] for start, end in zip(places, places[1:])]
+        rows = np.searchsorted(ends, np.cumsum(lengths), side="right").tolist()
+        return [pieces[start:end] for start, end in zip([0, *rows], rows)]
+
+    # --- in Python ---
+
+    @functools.cached_property
+    def _starts(self) -> frozenset:
+        """What words start with: where none goes on like this, there is nothing longer to look for."""
+        return frozenset(word[:end] for word in self.words for end in range(1, len(word)))
+
+    @functools.cached_property
+    def _score_list(self) -> List[float]:
+        return self.scores.tolist()
+
+    def _pieces(self, text: str, other: Dict[int, float]) -> List[str]:
+        looked_up = text.translate(self.table) if self.table else text
+        ends = list(_joined(looked_up, self._path(looked_up, other)))
+        return [text[start:end] for start, end in zip([0, *ends], ends)]
+
+    def _path(self, text: str, other: Dict[int, float]) -> List[int]:
+        """Return, for each place of a text, where the piece that starts there ends.
+
+        Args:
+            other: scores of some words, by number, that replace theirs.
+        """
+        size, words, starts, scores = len(text), self.words, self._starts, self._score_list
+        best, ends = [0.0] * (size + 1), [0] * size
+        for start in range(size - 1, -1, -1):
+            end = end_of_most = start + 1
+            piece = text[start:end]
+            number = words.get(piece, -1)
+            most = other.get(number, scores[number]) + best[end]
+            while piece in starts and end < size:
+                end += 1
+                piece = text[start:end]
+                number = words.get(piece)
+                if number is not None:
+                    score = other.get(number, scores[number]) + best[end]
+                    if score >= most:
+                        most, end_of_most = score, end
+            best[start], ends[start] = most, end_of_most
+        return ends
+
+
+def _joined(text: str, ends: List[int]) -> Iterable[int]:
+    """Yield where the pieces of a path end, after letters and digits that stand alone side by side are joined."""
+    start, size = 0, len(text)
+    while start < size:
+        end = ends[start]
+        if end == start + 1 and text[start] in LETTERS:
+            while end < size and ends[end] == end + 1 and text[end] in LETTERS:
+                end += 1
+        yield end
+        start = end
+
+
+def _characters(text: str) -> np.ndarray:
+    """Return the code points of a text, int32; halves of surrogate pairs are characters like others."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.int32)
+
+
+def fallen(pieces: List[str], tokens: Optional[Container[str]]) -> List[str]:
+    """Return pieces of text, those that are no tokens (None: all are) in single characters."""
+    if tokens is None or all(piece in tokens for piece in pieces):
+        return pieces
+    return [token for piece in pieces for token in ((piece,) if piece in tokens else piece)]
+
+
+class CharacterCutter:
+    """Makes each character a token."""
+
+    kind, dictionary, tokens = "characters", "", None
+
+    def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
+        """Return the characters of texts."""
+        return list(map(list, texts))
+
+
+class JiebaCutter:
+    """Cuts text by jieba, in half-width characters, because jieba knows numbers and Latin words in no others."""
+
+    kind, dictionary, tokens = "jieba", "", None
+
+    def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
+        """Return the tokens of texts; `InputError`: jieba is not installed."""
+        jieba, tokens = _jieba(), []
+        for text in texts:
+            words = itertools.chain.from_iterable(map(jieba.cut, bounded(text.translate(HALF_WIDTH))))
+            places = [0, *itertools.accumulate(map(len, words))]
+            tokens.append([text[start:end] for start, end in zip(places, places[1:])])
+        return tokens
+
+
+Cutter = Union[PathCutter, CharacterCutter, JiebaCutter]
+
+
+def make(kind: str, dictionary: str, where: Union[str, Path], tokens: Optional[Container[str]] = None) -> Cutter:
+    """Return a cutter.
+
+    Args:
+        kind, dictionary: as those of a cutter. where: the dictionary comes from, for messages.
+        tokens: of `PathCutter`.
+
+    Raises:
+        InputError: there is no such kind, or the dictionary has a line that is none.
+    """
+    simple = {one.kind: one for one in (CharacterCutter, JiebaCutter)}
+    if kind in simple:
+        return simple[kind]()
+    if kind not in RULES:
+        raise InputError(f"{where}: text is to be cut by {kind!r}; known are {', '.join([*simple, *RULES])}")
+    return PathCutter(read_counts(where, dictionary.split("\n")), kind, tokens)
+
+
+def _jieba():
+    try:
+        import jieba  # slow; text that is cut by a dictionary does without
+    except ImportError:
+        raise InputError("jieba is not installed; pip install jieba")
+    jieba.setLogLevel(logging.WARNING)
+    return jieba
+
+
+@functools.lru_cache(maxsize=None)
+def jieba_counts(least: int) -> Counts:
+    """Return the words of jieba's dictionary that count at least so much, and its single characters.
+
+    Raises:
+        InputError: jieba is not installed.
+    """
+    path = Path(_jieba().__file__).with_name("dict.txt")
+    counts = read_counts(path, itertools.chain.from_iterable(read_lines(path)))
+    return {word: count for word, count in counts.items() if count >= least or len(word) == 1}
