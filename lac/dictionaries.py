@@ -28,7 +28,7 @@ from lac.reader import Sentence, Table, build_vocabulary, read_table
 from lac.scores import OUTSIDE, Span, all_spans, kind_of, words_begin, words_of
 
 # A unigram model of gold words and jieba's, which all together count as much as PRIOR gold ones; and the least count
-# that a word of jieba's must have. docs/transfer.md has what was tried.
+# that a word of jieba's must have. docs/experiments.md has what was tried.
 PRIOR, LEAST_COUNT = 500, 4
 
 

@@ -62,7 +62,7 @@ def make_parser(description: str) -> TrainingParser:
     flag("--optim", optimizer, "adagrad", "optimizer; rprop is the old name of rmsprop", FIXED,
          choices=["adagrad", "adam", "sgd", "rmsprop"])  # fmt: skip
     flag("--learning_rate", positive, 0.2, "0.2 is adagrad's; on news adam did best with 0.002, rmsprop with 0.001 "
-         "(docs/recipes.md)")  # fmt: skip
+         "(docs/experiments.md)")  # fmt: skip
     flag("--lr_schedule", str, "constant", "linear: the learning rate falls to zero over the run",
          choices=["constant", "linear"])  # fmt: skip
     flag("--reset_states", share, 0.1, "each row starts a step from a zero LSTM state with this probability; "

@@ -21,7 +21,7 @@ States = Tuple[paddle.Tensor, paddle.Tensor]
 RESETS = 2**32 - 3
 # It may be one sentence in ten that goes wrong, so one batch would not show it.
 BATCHES = 20
-# Sound networks had at most 1.3, wrong ones 4 and more (docs/recipes.md).
+# Sound networks had at most 1.3, wrong ones 4 and more (docs/experiments.md).
 MUCH_WORSE = 2.0
 
 
