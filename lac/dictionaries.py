@@ -274,17 +274,3 @@ def _by_id(path: Path) -> List[str]:
 
 def _lines(path: Path) -> List[str]:
     return [line for block in read_lines(path) for line in block]
-
-
-def older(released: Optional[str], words: Sequence[str]) -> "tuple[Dict[str, Any], List[str]]":
-    """Return `Dictionaries.info`, and the words by id, of a folder from before there was such a thing.
-
-    Args:
-        released: the mode of a released model or one trained from it, None for others: jieba cuts their text.
-        words: lines of the folder's words; of a released model those of its word.dic.
-    """
-    if released is None:
-        return {"cutter": "jieba", "habits": "own", "weight": 0}, list(words)
-    kind = "characters" if released == "seg" else "length"
-    tokens = [line.rstrip("\r").partition("\t")[2] for line in words if line]
-    return {"cutter": kind, "habits": "released", "weight": None}, tokens

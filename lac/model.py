@@ -46,10 +46,8 @@ PROGRAM_FILE = PROGRAM_FILES[0 if paddle.__version__.startswith("2.") else 1]
 ELMO_VOCABULARY, NETWORK = "elmo_vocabulary.txt", "network.npz"
 # How text is cut and words are looked up (`Dictionaries.info`), and the dictionary it is cut by.
 TEXT_FILE, DICTIONARY = "text.json", "dictionary.txt"
-EXPORTED = [PROGRAM_FILE, f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic"]
-EXPORTED_SOMETIMES = [NETWORK, "vocabulary.txt", TEXT_FILE, DICTIONARY, ELMO_VOCABULARY]
-# Of a release, in folders from before `text.json`.
-EXPORTED_SOMETIMES += ["word.dic", "small_seg.dic"]
+EXPORTED = [PROGRAM_FILE, f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic", "vocabulary.txt", TEXT_FILE, DICTIONARY]
+EXPORTED_SOMETIMES = [NETWORK, ELMO_VOCABULARY]
 
 
 class Model(NamedTuple):
@@ -238,12 +236,8 @@ def _text_of(found: checkpoint.Checkpoint) -> Dictionaries:
     path, info, state = found.path / checkpoint.VOCABULARY_FILE, found.info, found.state
     tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
     words = _words(path)
-    if "text" in info:
-        how, dictionary = info["text"], bytes(state["dictionary"]).decode("utf-8")
-    else:  # from before there was such a thing
-        how, words = dictionaries.older(info.get("released"), words)
-        dictionary = str(state.get("small_seg", ""))
-    return dictionaries.restore(how, words, tags, table, dictionary, found.path)
+    dictionary = bytes(state["dictionary"]).decode("utf-8")
+    return dictionaries.restore(info["text"], words, tags, table, dictionary, found.path)
 
 
 def _words(path: Path) -> List[str]:
@@ -284,20 +278,14 @@ def load_exported(folder: Path) -> Model:
 
     elmo_vocabulary = Vocabulary(folder / ELMO_VOCABULARY) if ELMO_VOCABULARY in names else None
     network = _exported_network(folder / NETWORK) if NETWORK in names and kernels.library() else None
-    return Model(decode, _exported_text(folder, names), elmo_vocabulary, None, network)
+    return Model(decode, _exported_text(folder), elmo_vocabulary, None, network)
 
 
-def _exported_text(folder: Path, names: Sequence[str]) -> Dictionaries:
+def _exported_text(folder: Path) -> Dictionaries:
     tags, table = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
-    if TEXT_FILE in names:
-        how, words = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8")), _words(folder / "vocabulary.txt")
-        dictionary = DICTIONARY
-    else:  # from before there was such a file
-        dictionary = "small_seg.dic"
-        released = ("lac" if dictionary in names else "seg") if "word.dic" in names else None
-        how, words = dictionaries.older(released, _words(folder / ("word.dic" if released else "vocabulary.txt")))
-    counts = (folder / dictionary).read_text(encoding="utf-8") if dictionary in names else ""
-    return dictionaries.restore(how, words, tags, table, counts, folder / dictionary)
+    how, words = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8")), _words(folder / "vocabulary.txt")
+    counts = (folder / DICTIONARY).read_text(encoding="utf-8")
+    return dictionaries.restore(how, words, tags, table, counts, folder / DICTIONARY)
 
 
 def _exported_network(path: Path) -> Tagger:

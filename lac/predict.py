@@ -4,7 +4,7 @@
     python -m lac.predict --model lac_model --format json news.txt more.txt > tagged.jsonl
     echo 百度是一家高科技公司 | python -m lac.predict --mode lac
 
-Without --model, the models that Baidu released (`lac/release.py`). --mode: lac, words and types; seg, words; rank,
+Without --model, the models that Baidu released (`lac/release/`). --mode: lac, words and types; seg, words; rank,
 words, types and weights from 0 to 3. One line of output for each line of input, in the same order; an empty line
 stays empty.
 
@@ -31,8 +31,8 @@ from elmo_chinese.training.flags import Parser
 
 import paddle
 
-from lac.interface import LAC
 from lac.release import MODES
+from lac.release.interface import LAC
 from lac.words import Words
 
 # So many lines are read and sorted by length at a time; the output follows at once.

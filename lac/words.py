@@ -4,7 +4,7 @@ import itertools
 from typing import List, NamedTuple, Optional, Sequence
 
 from lac.model import Model, encode, pieces_of, predict_ids
-from lac.rank import Ranker
+from lac.release.rank import Ranker
 from lac.scores import kind_of
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import lac.train
 import preprocess
 
 
@@ -276,11 +277,12 @@ def test_words_are_cut_by_a_dictionary_or_as_a_tagger_cuts_them(raw, tmp_path):
         run(raw, tmp_path / workers, "--cutter", str(path), "--workers", workers)
         written = lines(tmp_path / workers / "train") + lines(tmp_path / workers / "dev")
         assert "北京是 中国的 首都 。" in written and "这 是 第 199 个 文 件 。" in written
-    older = ROOT / "tests" / "golden" / "lac_older" / "model"  # jieba cuts its text
-    assert (
-        run(raw, tmp_path / "a", "--cutter", str(older))["train/part_00000.txt"]
-        == (run(raw, tmp_path / "b")["train/part_00000.txt"])
-    )
+    (tmp_path / "tagged.txt").write_text("这是第/PREFIX 个/q 文件/n\n", encoding="utf-8")
+    flags = ["--word_emb_dim", "2", "--grnn_hidden_dim", "2", "--num_iterations", "1", "--use_gpu", "false"]
+    model = str(tmp_path / "model")
+    lac.train.main(["--train_data", str(tmp_path / "tagged.txt"), "--model_save_dir", model, *flags])
+    run(raw, tmp_path / "tagger", "--cutter", model)
+    assert "这是第 199 个 文件 。" in lines(tmp_path / "tagger" / "train") + lines(tmp_path / "tagger" / "dev")
 
 
 def test_vocabulary_command(raw, tmp_path, capsys):

@@ -1,13 +1,13 @@
 """lac/dictionaries.py: lines cut to be trained on, tags spelled by what the tag set has, ids of tokens, files."""
 
 from elmo_chinese.text import cutter as cutting
-from elmo_chinese.text.cutter import CharacterCutter, JiebaCutter, PathCutter
+from elmo_chinese.text.cutter import CharacterCutter, PathCutter
 from elmo_chinese.text.text import InputError
 
 import pytest
 
 from lac import dictionaries
-from lac.dictionaries import PRIOR, Dictionaries, from_lines, mix, older, plain_first, read_release, restore
+from lac.dictionaries import PRIOR, Dictionaries, from_lines, mix, plain_first, read_release, restore
 from lac.lines import Line, parse_line
 from lac.scores import Span
 
@@ -109,20 +109,6 @@ def test_what_is_written_is_read_again(general, tmp_path):
             restore({**text.info(), **change}, text.words, text.tags, text.table, text.cutter.dictionary, tmp_path)
     with pytest.raises(InputError, match=f"{tmp_path}: line 1: expected `word count`"):
         restore(text.info(), text.words, text.tags, text.table, "研究\n", tmp_path)
-
-
-def test_folders_from_before_there_was_a_cutter():
-    info, words = older(None, ["<UNK>", "a"])
-    text = restore(info, words, TAGS, TABLE, "", "here")
-    assert isinstance(text.cutter, JiebaCutter) and text.weight == 0 and text.name == "own"
-    for mode, kind, tokens in (
-        ("lac", "length", ["甲", "甲", "乙乙"]),
-        ("seg", "characters", ["甲", "甲", "乙", "乙"]),
-    ):
-        info, words = older(mode, ["0\t甲", "1\t乙乙", "2\tOOV", ""])
-        text = restore(info, words, ["n-B", "n-I"], TABLE, "乙乙 3\n甲甲 4\n", "here")
-        assert text.cutter.kind == kind and text.words == ["甲", "乙乙", "OOV"] and text.weight is None
-        assert text.cutter.cut_many(["甲甲乙乙"]) == [tokens]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import re
 import shutil
 
 from elmo_chinese import files
-from elmo_chinese.files import CheckpointError, write_sums
+from elmo_chinese.files import CheckpointError
 from elmo_chinese.network import kernels
-from elmo_chinese.text.cutter import JiebaCutter, PathCutter
+from elmo_chinese.text.cutter import PathCutter
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -113,14 +113,3 @@ def test_two_at_once_are_kept_apart(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match="another process is writing .*out; let it end"):
             export.save(random_model(), tmp_path / "out")
     assert not any(tmp_path.iterdir())
-
-
-def test_an_export_from_before_text_json_is_cut_by_jieba(tmp_path):
-    model, text = random_model(), ["上海的房价 ２００３年", "研究部署"]
-    export.save(model, tmp_path / "out")
-    (tmp_path / "out" / tagging.TEXT_FILE).unlink()
-    (tmp_path / "out" / tagging.DICTIONARY).unlink()
-    write_sums(tmp_path / "out", [path.name for path in (tmp_path / "out").iterdir() if path.name != "SHA256SUMS"])
-    older = tagging.load(tmp_path / "out")
-    assert [tagged.tokens for tagged in tag_tokens(older, text)] == JiebaCutter().cut_many(text)
-    assert older.text.weight == 0

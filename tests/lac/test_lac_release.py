@@ -1,4 +1,4 @@
-"""lac/release.py and what it takes to run, train on and export Baidu's released models against the official answers.
+"""lac/release/ and what it takes to run, train on and export Baidu's released models against the official answers.
 
 The models are in the source package `LAC` 2.1.2, which pip gets; without it the tests that need them are skipped.
 """
@@ -23,8 +23,9 @@ import pytest
 from conftest import ROOT, largest_difference, run_python
 
 from bilm import ElmoEncoder
-from lac import LAC, custom, export, predict, release, train
+from lac import LAC, export, predict, release, train
 from lac.lines import Line, parse_line
+from lac.release import custom
 from lac.scores import Span, all_spans
 from lac.words import Tagged, characters, join
 

@@ -1,4 +1,4 @@
-// Tags (lac/network.py) and weights (lac/rank.py) of sentences, without padding.
+// Tags (lac/network.py) and weights (lac/release/rank.py) of sentences, without padding.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -186,7 +186,7 @@ void tag_sentences(int64_t sentences, int64_t blocks, int64_t embed, int64_t ext
   });
 }
 
-// The weight of each word, int64 `found` [words], by the network of lac/rank.py. ids: of words and of tags; tables:
+// The weight of each word, int64 `found` [words], by the network of lac/release/rank.py. ids: of words and of tags; tables:
 // their embeddings, word_size and tag_size wide. dense: weights and biases of the two last layers, `inner` and `ranks`
 // wide.
 void rank_sentences(int64_t sentences, int64_t word_size, int64_t tag_size, int64_t size, int64_t inner, int64_t ranks,

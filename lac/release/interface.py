@@ -8,8 +8,9 @@ from elmo_chinese.storage.checkpoint import candidates
 from elmo_chinese.text.text import InputError
 from elmo_chinese.training import session
 
-from lac import custom, release
 from lac import model as tagging
+from lac import release
+from lac.release import custom
 from lac.words import Words, characters, join, tag_tokens
 
 # So many texts are in work at a time.
@@ -48,7 +49,7 @@ class LAC:
             self.model = tagging.load(model_path)
 
     def load_customization(self, customization_file: str, sep: Optional[str] = None) -> None:
-        """Take the items of a file, one a line, in place of those so far; see `lac/custom.py`.
+        """Take the items of a file, one a line, in place of those so far; see `lac/release/custom.py`.
 
         Args:
             sep: what stands between the pieces of an item; None: white space.

@@ -4,9 +4,11 @@
     python -m lac.release LAC-2.1.2.tar.gz     or take it from a file or an unpacked folder
 
 unpacks the models into the cache and says where. A model is a folder with `conf/` (sizes, dictionaries) and `model/`
-(one file for each variable). Its dictionaries, and how they cut text into tokens, are in `dictionaries.py`; network,
-decoder and batches are those of the project's taggers (`network.py`, `crf.py`, `model.py`), so a release can be
-trained on (`python -m lac.train --init_from lac`) and exported (`lac.export`) like one of them.
+(one file for each variable). How its dictionaries cut text is in `lac/dictionaries.py`; network, decoder and batches
+are those of the project's taggers, so a release can be trained on (`python -m lac.train --init_from lac`) and exported
+(`lac.export`) like one of them.
+
+Beside this file: `interface.py` (the class of LAC 2.1), `custom.py` (a user's own words), `rank.py` (weights of words).
 """
 
 import configparser
@@ -18,13 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
-from elmo_chinese.command import command
-from elmo_chinese.console import say
 from elmo_chinese.files import cache_folder, lock_file, writing
 from elmo_chinese.storage.archive import extract
 from elmo_chinese.storage.pretrained import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text.text import InputError, read_lines
-from elmo_chinese.training.flags import Parser
 
 import numpy as np
 
@@ -32,7 +31,7 @@ from lac import model as tagging
 from lac.dictionaries import read_release
 from lac.model import Model, decoder
 from lac.network import Tagger
-from lac.rank import Ranker
+from lac.release.rank import Ranker
 
 PACKAGE = "LAC==2.1.2"
 MODES = ("lac", "seg", "rank")
@@ -221,21 +220,3 @@ def _check_config(path: Path, sizes: Dict[str, int]) -> None:
     for name, value in sizes.items():
         if said[name] != value:
             raise PretrainedError(f"{path}: {name} is {said[name]}, but the files of the network say {value}")
-
-
-def main(arguments=None):
-    """Run from the command line; user errors end with a message and exit code 1."""
-    parser = Parser(prog="lac.release", description=__doc__.split("\n\n")[0])
-    parser.add_argument("source", nargs="?", help="the package's file or folder; none: get it through pip")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    with command():
-        folder = fetch(options.source)
-        for mode in ("lac", "seg"):
-            model = load(folder, mode)
-            say(f"{folder / (mode + '_model')}: {model.text.size} tokens, {len(model.text.tags)} tags")
-        load_ranker(folder)
-        say(f"{folder / 'rank_model'}: weights of words")
-
-
-if __name__ == "__main__":
-    main()
