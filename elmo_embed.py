@@ -43,7 +43,7 @@ from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.pretrained import pretrained_sizes
 from elmo_chinese.storage.vectors import FILES, Counts, writing
 from elmo_chinese.text.corpus.sentences import segment
-from elmo_chinese.text.text import InputError, read_lines, read_stdin
+from elmo_chinese.text.reading import InputError, read_lines, read_stdin
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.flags import Parser, boolean, positive_int
 from elmo_chinese.training.session import choose_device

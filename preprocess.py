@@ -41,7 +41,7 @@ from elmo_chinese.text.corpus.sentences import normalise, split_sentences, token
 from elmo_chinese.text.corpus.shards import Seen, ShardWriter
 from elmo_chinese.text.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.text.corpus.workers import in_order
-from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.reading import InputError, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.flags import Parser, positive_int, share
 

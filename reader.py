@@ -24,7 +24,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tu
 
 from elmo_chinese.console import say
 from elmo_chinese.files import damage, lock_file, remove_unfinished, write_sums, writing
-from elmo_chinese.text.text import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from elmo_chinese.network import kernels  # noqa: E402
 from elmo_chinese.text.cutter import JiebaCutter, PathCutter, read_counts  # noqa: E402
-from elmo_chinese.text.text import read_lines  # noqa: E402
+from elmo_chinese.text.reading import read_lines  # noqa: E402
 
 from lac import release  # noqa: E402
 

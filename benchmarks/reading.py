@@ -32,7 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from elmo_chinese.files import writing  # noqa: E402
-from elmo_chinese.text.text import find_files, read_lines  # noqa: E402
+from elmo_chinese.text.reading import find_files, read_lines  # noqa: E402
 from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 from commands import run  # noqa: E402

@@ -17,7 +17,7 @@ os.environ["MKL_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from elmo_chinese.text.text import InputError  # noqa: E402
+from elmo_chinese.text.reading import InputError  # noqa: E402
 
 from lac import LAC  # noqa: E402
 from lac.lines import read_gold  # noqa: E402

@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from elmo_chinese.files import write_text, writing  # noqa: E402
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences  # noqa: E402
 from elmo_chinese.text.cutter import DIGITS, HALF_WIDTH, PathCutter, jieba_counts  # noqa: E402
-from elmo_chinese.text.text import find_files, read_lines  # noqa: E402
+from elmo_chinese.text.reading import find_files, read_lines  # noqa: E402
 from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 from commands import run  # noqa: E402

@@ -21,7 +21,7 @@ from typing import List, NamedTuple
 from elmo_chinese.command import command
 from elmo_chinese.console import say
 from elmo_chinese.files import lock_folder, write_text
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 
 from elmo_chinese.text import cutter as cutting
 from elmo_chinese.text.cutter import DIGITS, Counts, Cutter, PathCutter
-from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.reading import InputError, read_lines
 from elmo_chinese.text.vocabulary import UNKNOWN
 
 import numpy as np

@@ -27,7 +27,7 @@ from pathlib import Path
 from elmo_chinese.command import command
 from elmo_chinese.console import say
 from elmo_chinese.files import lock_file, write_sums, writing
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.training.flags import Parser
 
 import numpy as np

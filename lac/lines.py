@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.text.text import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
 
 from lac.scores import ENDINGS, OUTSIDE, Span, spans, split_tag, words_of
 
@@ -196,7 +196,7 @@ def read_gold(
     """Return the lines of tagged files, blank ones left out, and what is wrong with the lines skipped.
 
     Args:
-        paths: see `elmo_chinese.text.text.find_files`.
+        paths: see `elmo_chinese.text.reading.find_files`.
         on_bad_line: "error", or "skip" to leave a line out that cannot be used.
         typed: see `parse_line`.
         kinds: the types that may be there, None: any.

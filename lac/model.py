@@ -17,7 +17,7 @@ from elmo_chinese.files import damage
 from elmo_chinese.network import kernels
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import CheckpointError
-from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.reading import InputError, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.batches import batches_by_length, pad
 from elmo_chinese.training.layers import MAX_SENTENCES, MAX_TOKENS

@@ -26,7 +26,7 @@ import sys
 from typing import Iterable, Iterator, Sequence
 
 from elmo_chinese.command import command
-from elmo_chinese.text.text import find_files, read_lines, read_stdin
+from elmo_chinese.text.reading import find_files, read_lines, read_stdin
 from elmo_chinese.training.flags import Parser
 
 import paddle

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple
 
-from elmo_chinese.text.text import InputError, PathLike, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, read_lines
 from elmo_chinese.text.vocabulary import END, START, UNKNOWN
 
 from lac.scores import Span

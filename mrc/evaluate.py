@@ -15,7 +15,7 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from elmo_chinese.command import command
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.training.flags import Parser
 
 from mrc.questions import read

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import CheckpointError
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import END, START, UNKNOWN, Vocabulary, vocabulary_from
 from elmo_chinese.training.batches import batches_by_length, pad
 from elmo_chinese.training.layers import LayerCache

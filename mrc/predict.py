@@ -23,7 +23,7 @@ import sys
 from typing import Dict, List, Optional
 
 from elmo_chinese.command import OptionError, command
-from elmo_chinese.text.text import read_stdin
+from elmo_chinese.text.reading import read_stdin
 from elmo_chinese.training.flags import Parser, positive_int
 
 import paddle

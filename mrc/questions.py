@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese.text.text import InputError, find_files
+from elmo_chinese.text.reading import InputError, find_files
 
 from mrc.records import get, lines_of, parse, sound, strings, word_rows
 from mrc.words import Text, best_span, cut, limit, most_related, nearest, recall, segmented, words_around

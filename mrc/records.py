@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Iterator, List
 
-from elmo_chinese.text.text import read_lines
+from elmo_chinese.text.reading import read_lines
 
 
 def lines_of(path: Path) -> Iterator[str]:

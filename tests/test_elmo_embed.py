@@ -14,7 +14,7 @@ from pathlib import Path
 
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.vectors import NpzFile
-from elmo_chinese.text.text import read_lines
+from elmo_chinese.text.reading import read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np

@@ -10,7 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from elmo_chinese.files import ABANDONED
-from elmo_chinese.text.text import InputError, find_files, read_lines
+from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np

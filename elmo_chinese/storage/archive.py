@@ -27,7 +27,7 @@ from typing import BinaryIO, Callable, Iterator, Optional, Union
 from elmo_chinese.console import Progress, say
 from elmo_chinese.files import cache_folder, lock_file, remove_unfinished, sha256, write_text, writing
 from elmo_chinese.storage.checkpoint import MODEL_FILE, resolve
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 # The released archive unpacks to 0.4 GB in 17 files; one of our checkpoints at its sizes to about 2 GB in 6.
 MAX_BYTES = 2**34

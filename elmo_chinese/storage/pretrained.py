@@ -29,7 +29,7 @@ from elmo_chinese.storage.checkpoint import (
     read_arrays,
     verify,
 )
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np

@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple
 
 from elmo_chinese import files
 from elmo_chinese.command import OptionError
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 

@@ -25,7 +25,7 @@ from typing import Callable, Container, Dict, Iterable, List, NamedTuple, Option
 
 from elmo_chinese.network import kernels
 from elmo_chinese.text.corpus.sentences import bounded
-from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.reading import InputError, read_lines
 
 import numpy as np
 

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.text.text import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
 
 START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
 

@@ -23,7 +23,7 @@ from typing import Dict, Optional, Tuple, Union
 from elmo_chinese.files import cache_folder, lock_file, writing
 from elmo_chinese.storage.archive import extract
 from elmo_chinese.storage.pretrained import PretrainedError, fluid_shape, read_fluid_variable
-from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.reading import InputError, read_lines
 
 import numpy as np
 

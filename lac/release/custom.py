@@ -7,7 +7,7 @@ tagger's. A single character without a type says nothing and is left out.
 
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese.text.text import read_lines
+from elmo_chinese.text.reading import read_lines
 
 Item = List[Tuple[str, str]]  # pieces and their types, "" where there is none
 

@@ -5,7 +5,7 @@ from typing import Any, List, Optional, Sequence, Union
 
 from elmo_chinese.console import say
 from elmo_chinese.storage.checkpoint import candidates
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.training import session
 
 from lac import model as tagging

@@ -17,7 +17,7 @@ import sys
 from elmo_chinese.command import command
 from elmo_chinese.console import say
 from elmo_chinese.training.flags import Parser
-from elmo_chinese.text.text import read_stdin
+from elmo_chinese.text.reading import read_stdin
 prints_result, path = sys.argv[1] == "result", sys.argv[2]
 Parser().parse_args([])
 with command(path, prints_result=prints_result):
@@ -105,7 +105,7 @@ def test_ctrl_c_is_one_line():
 )
 def test_failures_say_where(body, message):
     code = "from elmo_chinese.command import command\n"
-    code += "from elmo_chinese.text.text import InputError\nwith command('out'):\n "
+    code += "from elmo_chinese.text.reading import InputError\nwith command('out'):\n "
     done = subprocess.run([sys.executable, "-c", code + body], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("-c: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -2,7 +2,7 @@
 
 from elmo_chinese.text import cutter as cutting
 from elmo_chinese.text.cutter import CharacterCutter, PathCutter
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 

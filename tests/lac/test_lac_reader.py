@@ -1,6 +1,6 @@
 """lac/reader.py: tagged lines, tag sets, the table of replacements, batches, and what is wrong with files."""
 
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 from conftest import GOLDEN, ROOT

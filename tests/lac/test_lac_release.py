@@ -15,7 +15,7 @@ from pathlib import Path
 from elmo_chinese.command import OptionError
 from elmo_chinese.network import kernels
 from elmo_chinese.storage.pretrained import PretrainedError
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 import paddle

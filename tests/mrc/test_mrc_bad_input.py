@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections import Counter
 
 from elmo_chinese.command import UserError
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 from conftest import ROOT

@@ -8,7 +8,7 @@ import json
 import lzma
 import random
 
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 from test_mrc_words import f1, random_text, texts

@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from elmo_chinese.text.corpus import forms
 from elmo_chinese.text.encoding import NAMES, guess_encoding
-from elmo_chinese.text.text import InputError, check_regular, reading
+from elmo_chinese.text.reading import InputError, check_regular, reading
 
 BLOCK = 2**20  # bytes read at once
 LONGEST_LINE = 2**22  # characters; plain text without line feeds is cut there

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple
 
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 LOOKED_AT = 2**16  # characters of a file that tell its form
 LONGEST_RECORD = 2**26  # characters; JSON that is not whole after so many is damaged

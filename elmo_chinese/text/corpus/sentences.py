@@ -6,7 +6,7 @@ import logging
 import re
 from typing import List, Optional
 
-from elmo_chinese.text.text import InputError, read_lines
+from elmo_chinese.text.reading import InputError, read_lines
 
 # Marks that end a sentence, with the ellipses and further marks that belong to them and the quotes and brackets that
 # close right after.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Iterable
 
 from elmo_chinese.files import move
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterable, Iterator, Tuple
 
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 
 def _end_with_parent() -> None:

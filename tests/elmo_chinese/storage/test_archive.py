@@ -17,7 +17,7 @@ from elmo_chinese import files
 from elmo_chinese.storage import archive
 from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.pretrained import read_fluid_variable
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 from conftest import LM, ROOT

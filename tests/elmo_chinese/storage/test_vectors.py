@@ -7,7 +7,7 @@ import zipfile
 from elmo_chinese import files
 from elmo_chinese.storage import vectors
 from elmo_chinese.storage.vectors import Counts, NpzFile, writing
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 import pytest

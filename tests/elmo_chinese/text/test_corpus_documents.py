@@ -6,7 +6,7 @@ import json
 from elmo_chinese.text.corpus import documents as documents_file
 from elmo_chinese.text.corpus import forms
 from elmo_chinese.text.corpus.documents import check_file, detect_encoding, documents, find_texts, source
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 

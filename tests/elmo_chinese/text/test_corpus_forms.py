@@ -9,7 +9,7 @@ import os
 
 from elmo_chinese.text.corpus import documents as documents_file
 from elmo_chinese.text.corpus.documents import check_file, documents, find_texts
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 import pytest

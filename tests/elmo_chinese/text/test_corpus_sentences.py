@@ -4,7 +4,7 @@ import random
 
 from elmo_chinese.text.corpus import sentences
 from elmo_chinese.text.corpus.sentences import bounded, normalise, segment, split_sentences, tokenizer
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import jieba
 import pytest

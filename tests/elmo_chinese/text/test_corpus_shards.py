@@ -3,7 +3,7 @@
 import random
 
 from elmo_chinese.text.corpus.shards import Seen, ShardWriter
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 import pytest

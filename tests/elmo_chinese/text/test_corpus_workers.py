@@ -5,7 +5,7 @@ import signal
 import time
 
 from elmo_chinese.text.corpus.workers import in_order
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import pytest
 

@@ -6,7 +6,7 @@ import math
 from elmo_chinese.network import kernels
 from elmo_chinese.text import cutter as cutter_file
 from elmo_chinese.text.cutter import CharacterCutter, JiebaCutter, PathCutter, read_counts
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 import pytest

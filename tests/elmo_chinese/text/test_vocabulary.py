@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from elmo_chinese.text.text import InputError
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import Vocabulary, count_words
 
 import numpy as np

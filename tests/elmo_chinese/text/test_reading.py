@@ -1,4 +1,4 @@
-"""elmo_chinese/text/text.py: which files are meant, and lines that are not UTF-8."""
+"""elmo_chinese/text/reading.py: which files are meant, and lines that are not UTF-8."""
 
 import bz2
 import gzip
@@ -11,7 +11,7 @@ import sys
 import tarfile
 import threading
 
-from elmo_chinese.text.text import InputError, find_files, read_lines, read_stdin
+from elmo_chinese.text.reading import InputError, find_files, read_lines, read_stdin
 
 import pytest
 
