@@ -247,7 +247,7 @@ def _whole_numbers(name, values, axes, shape):
 def _check_ids(word_ids):
     """Raise `ValueError` where Paddle says nothing of use: at no words, and at -1, whose vector it leaves unwritten."""
     if 0 in word_ids.shape:
-        raise ValueError(f"word_ids are {word_ids.shape}; at least one sentence of one word is expected")
+        raise ValueError(f"word_ids are {list(word_ids.shape)}; at least one sentence of one word is expected")
     if word_ids.place.is_cpu_place() and int(word_ids.min()) < 0:  # on a GPU Paddle refuses it
         raise ValueError(f"word_ids go down to {int(word_ids.min())}; pad with the id of a word, 0 say")
 

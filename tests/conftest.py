@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,38 @@ from bilm import BiLM, init_pretraining_params
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 LM = GOLDEN / "lm_small"
+# What the project consists of, where there is no git to ask; a clone that is used holds much else.
+PARTS = (
+    *(".ci .gitignore CONTRIBUTING.md LICENSE MANIFEST.in README.md README_cn.md pyproject.toml setup.py".split()),
+    *("requirements.txt requirements-cpu.txt requirements-dev.txt run.sh setup.sh".split()),
+    *("bilm.py reader.py train.py preprocess.py elmo_embed.py embed.py elmo_chinese lac mrc".split()),
+    *("benchmarks docs tests data/README.md data/dev data/text data/train data/vocabulary.txt".split()),
+)
+
+
+def project_files():
+    """Return the files of the project, relative to ROOT: what git tracks, or else all in PARTS."""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+        names = [Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0")[:-1]]
+        return [name for name in names if (ROOT / name).is_file()]
+    return sorted(files_of_the_parts())
+
+
+def files_of_the_parts():
+    for part in PARTS:
+        for path in [ROOT / part, *(ROOT / part).rglob("*")]:
+            name = path.relative_to(ROOT)
+            hidden = any(place.startswith((".", "__pycache__")) for place in name.parts[1:])
+            if path.is_file() and not hidden:
+                yield name
+
+
+def copy_project(folder):
+    """Copy the files of the project into a folder."""
+    for name in project_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
 
 
 def run_python(*arguments, **more):
@@ -25,13 +58,9 @@ def run_python(*arguments, **more):
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
-    """The wheel, made from a copy of what git tracks, without asking an index."""
+    """The wheel, made from a copy of the project, without asking an index."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in listed.stdout.split("\n")[:-1]:
-        if not name.startswith(("tests", "docs", "benchmarks", "data")) and (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
+    copy_project(source)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
     (made,) = folder.glob("elmo_chinese-*.whl")
     return made

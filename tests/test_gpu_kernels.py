@@ -98,6 +98,7 @@ def called(work, folder):
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="the profiler of a Paddle for GPUs wants their driver")
+@pytest.mark.skipif(not paddle.__version__.startswith("2.6."), reason="other versions have other names for kernels")
 def test_the_list_is_what_is_called(tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "library", lambda: None)
     names = {name.rstrip("_") for work in WORK.values() for name in called(work, tmp_path)}

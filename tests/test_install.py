@@ -30,6 +30,7 @@ def project(installed, tmp_path_factory):
 
     def run(*command, **more):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(installed)])}
+        environment["PYTHONWARNINGS"] = "ignore:No ccache found"  # of Paddle 3, imported first
         done = subprocess.run(
             list(map(str, command)), cwd=folder, env=environment, capture_output=True, encoding="utf-8", **more
         )
@@ -80,7 +81,7 @@ for row, length in enumerate(lengths):
     ids[row, :length], flat = flat[:length], flat[length:]
 vectors = elmo_encoder(paddle.to_tensor(ids), lengths=paddle.to_tensor(lengths), encoder=encoder).numpy()
 mix = encoder.mixes[0]
-print(json.dumps({"w": mix.ELMo_w.tolist(), "gamma": float(mix.ELMo_gamma),
+print(json.dumps({"w": mix.ELMo_w.tolist(), "gamma": mix.ELMo_gamma.item(),
                   "vectors": [vectors[row, :length].tolist() for row, length in enumerate(lengths)]}))
 """
 

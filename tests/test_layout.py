@@ -3,17 +3,16 @@
 import ast
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, files_of_the_parts, project_files
 
 PROGRAMS = {"train", "preprocess", "embed"}
 # Each may import those before it, besides its own parts.
 LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "mrc", "elmo_embed"}, PROGRAMS]
-SOURCES = sorted(
-    path
-    for path in ROOT.rglob("*.py")
-    if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks", "build", "runs", "setup.py")
-    and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-)
+SOURCES = [
+    ROOT / name
+    for name in project_files()
+    if name.suffix == ".py" and name.parts[0] not in ("tests", "benchmarks", "examples", "setup.py")
+]
 
 
 def top_level_imports(path):
@@ -26,6 +25,10 @@ def top_level_imports(path):
             assert not node.level, f"{path}: relative imports hide who imports whom"
             names.add(node.module.split(".")[0])
     return names
+
+
+def test_the_project_is_known_without_git():
+    assert set(project_files()) <= set(files_of_the_parts())
 
 
 def test_every_source_has_its_place():

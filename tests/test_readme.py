@@ -13,7 +13,7 @@ from elmo_chinese.training.metrics import read_metrics
 from elmo_chinese.training.options import RETIRED, make_parser
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, copy_project, run_python
 
 from benchmarks.screenshots import ask, serve
 
@@ -50,11 +50,7 @@ def blocks(text, language):
 def project(tmp_path_factory):
     """A copy of the project with a little raw text, after the first three of the five commands."""
     copy = tmp_path_factory.mktemp("project")
-    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in tracked.stdout.split("\n")[:-1]:
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
+    copy_project(copy)
     (copy / "my_texts").mkdir()
     for name in ("01_astronomy.txt", "15_food.txt", "24_customs.txt"):
         shutil.copy(copy / "data" / "text" / name, copy / "my_texts" / name)

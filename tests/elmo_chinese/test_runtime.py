@@ -30,6 +30,7 @@ NAMES = ("MKL_NUM_THREADS", "FLAGS_paddle_num_threads", "MKL_DEBUG_CPU_TYPE", "P
 def settings(imports, **environment):
     """Return what holds in a process that imports in some order: the line, MKL's threads and path, Paddle's threads."""
     clean = {name: value for name, value in os.environ.items() if name not in NAMES}
+    clean["PYTHONWARNINGS"] = "ignore:No ccache found"  # of Paddle 3, where it is imported first
     done = subprocess.run(
         [sys.executable, "-c", imports + SHOW], cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True
     )
