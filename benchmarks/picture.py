@@ -1,6 +1,6 @@
 """Draw docs/overview.svg: how a sentence becomes ELMo vectors, and where a task takes them in.
 
-    python benchmarks/picture.py
+python benchmarks/picture.py
 """
 
 from pathlib import Path
