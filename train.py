@@ -18,7 +18,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from elmo_chinese import runtime
 from elmo_chinese.command import OptionError, command
@@ -239,31 +239,13 @@ def count_steps(options: argparse.Namespace, train_reader: BidirectionalReader, 
     return progress.step + max(steps, 0 if progress.step else 1)
 
 
-def checkpoint_to_resume(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Optional[Checkpoint]:
-    """Return the checkpoint to resume from, or None; take over its flags."""
-
-    def check(found: Checkpoint) -> None:
-        checkpoint.check_kind(found, "rows")
-        add_what_older_ones_lack(found)
-        checkpoint.check_info(found, INFO)
-
-    found = session.checkpoint_to_resume(parser, options, given, "para_save_dir", check)
-    if found:
-        keep_rows(options, given, found)
-    return found
+def check_resumable(found: Checkpoint) -> None:
+    """Raise `CheckpointError` if no run of this program can resume from a checkpoint."""
+    checkpoint.check_kind(found, "rows")
+    checkpoint.check_info(found, INFO)
 
 
-def add_what_older_ones_lack(found: Checkpoint) -> None:
-    """Fill in what checkpoints of earlier versions do not say, as it was then."""
-    flags, progress = found.info.get("flags"), found.info.get("progress")
-    if isinstance(flags, dict):
-        flags.setdefault("reset_states", 0.0)
-    if isinstance(progress, dict):
-        progress.setdefault("tokens", found.info.get("tokens"))
-        progress.setdefault("evaluation_due", False)
-
-
-def keep_rows(options: argparse.Namespace, given: List[str], found: Checkpoint) -> None:
+def keep_rows(options: argparse.Namespace, given: Set[str], found: Checkpoint) -> None:
     """Choose the batch size and the passes that were not given so that a step has as many rows as before."""
     rows, processes = found.info["rows"], dist.get_world_size()
     if "accumulate" not in given:
@@ -394,11 +376,13 @@ def progress_of(found: Checkpoint, dev_reader: Optional[BidirectionalReader]) ->
 
 
 def set_up(
-    parser: TrainingParser, options: argparse.Namespace, given: List[str]
+    parser: TrainingParser, arguments: List[str], options: argparse.Namespace, given: Set[str]
 ) -> Tuple[Run, Progress, Optional[States]]:
     """Make everything a run needs; return the `Run`, and progress and states to start the loop with."""
     device = choose_device(options.use_gpu)
-    found = checkpoint_to_resume(parser, options, given)
+    found, options = session.checkpoint_to_resume(parser, arguments, options, "para_save_dir", check_resumable)
+    if found:
+        keep_rows(options, given, found)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
     progress = progress_of(found, dev_reader) if found else Progress()
@@ -468,7 +452,7 @@ def save_checkpoint(run: Run, progress: Progress, states: States, dev: Optional[
         }
         moments = checkpoint.optimizer_arrays(run.optimizer, run.lm)
         score = Score(-dev["perplexity"], run.dev_reader.corpus) if dev else None
-        root, keep = run.options.para_save_dir, run.options.keep
+        root, keep = run.options.para_save_dir, session.kept(run.options.keep)
         run.log.sync()
         checkpoint.save(root, info, run.lm.state_dict(), moments, arrays, run.vocabulary.text, keep, score)
     if dist.get_world_size() > 1:
@@ -597,13 +581,12 @@ def report_end(run: Run, progress: Progress) -> None:
 
 def main(arguments: Optional[List[str]] = None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
-    parser = make_parser(__doc__)
-    options, given, notes = parser.parse(sys.argv[1:] if arguments is None else arguments)
-    for note in notes:
-        say(note)
-    with command(options.para_save_dir):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with command():
+        parser = make_parser(__doc__)
+        options, given = parser.parse(arguments)
         with checkpoint.only_run(Path(options.para_save_dir), "--para_save_dir"):
-            train(*set_up(parser, options, given))
+            train(*set_up(parser, arguments, options, given))
     session.leave()
 
 

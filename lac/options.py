@@ -1,7 +1,7 @@
 """The flags of `lac.train`."""
 
 from elmo_chinese.training import task_options
-from elmo_chinese.training.flags import FIXED, MADE, OWN, TrainingParser, positive, positive_int, seed, share
+from elmo_chinese.training.flags import TrainingParser, positive, positive_int, seed, share
 
 # Flags of the original that mean nothing any more, and what does their work now.
 RETIRED = {
@@ -12,10 +12,14 @@ RETIRED = {
     "--corpus_proportion_list": "all training lines are used once in each pass",
 }
 
+SIZES = ("word_emb_dim", "grnn_hidden_dim", "bigru_num")
+OF_MODEL = (*SIZES, "init_from", "word_dict_path", *task_options.OF_MODEL)
+OF_START = ("label_dict_path", "word_rep_dict_path", *task_options.OF_START)
+
 
 def make_parser(description: str) -> TrainingParser:
     """Return the parser; `description` is the head of its help."""
-    parser = TrainingParser("lac.train", description)
+    parser = TrainingParser("lac.train", description, OF_MODEL, OF_START)
     files = dict(nargs="+", metavar="PATH")
 
     flag = parser.group("data")
@@ -30,7 +34,6 @@ def make_parser(description: str) -> TrainingParser:
         "",
         "start from a model, with its tags and words: lac or seg (released, see lac.release), or a folder of one or of "
         "a model of lac.train",
-        MADE,
     )
     flag(
         "--label_dict_path",
@@ -38,23 +41,21 @@ def make_parser(description: str) -> TrainingParser:
         "",
         "the tag set, one tag a line, as lac.corpus makes it; empty: that of lac/data, or if it lacks a type of the "
         "training lines, the types of these",
-        OWN,
     )
-    flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines", MADE)
+    flag("--word_dict_path", str, "", "vocabulary of the word embedding; empty: all words of the training lines")
     flag(
         "--word_rep_dict_path",
         str,
         None,
         "replacements of characters before a word is looked up; default: lac/conf/q2b.dic (full width to half width); "
         "empty: none",
-        OWN,
     )
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
-    flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout", compared=True)
+    flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout")
 
     task_options.add_elmo(parser, "tagger", 0.5, "the LSTM layers before the mix")
 
-    flag = parser.group("network (a checkpoint fits only the same)", resume=FIXED, compared=True)
+    flag = parser.group("network (a checkpoint fits only the same)")
     flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
     flag("--grnn_hidden_dim", positive_int, 256, "size of a GRU; there are two in a block")
     flag("--bigru_num", positive_int, 2, "blocks of a forward and a backward GRU")

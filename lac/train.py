@@ -28,7 +28,7 @@ from elmo_chinese.text.cutter import DIGITS
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training import session, task, task_run
 from elmo_chinese.training.batches import pad
-from elmo_chinese.training.flags import FIXED, TrainingParser
+from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.metrics import MetricsLog
 from elmo_chinese.training.session import choose_device
 from elmo_chinese.training.task import Result, Task
@@ -44,7 +44,7 @@ from lac.dictionaries import Dictionaries
 from lac.lines import Line, kinds_of, read_gold, tags_of
 from lac.model import Encoded, Model
 from lac.network import Tagger
-from lac.options import make_parser
+from lac.options import SIZES, make_parser
 from lac.reader import TABLE_FILE, TAGS_FILE, Sentence, read_table, read_tags
 from lac.scores import describe
 
@@ -163,9 +163,9 @@ def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) 
     return Model(tagging.decoder(tagger), text, elmo_vocabulary, tagger)
 
 
-def init_model(options: argparse.Namespace, given: List[str], sizes: List[str]) -> Model:
-    """Return the `Model` that --init_from names, with an ELMo mix if one is given; options get its `sizes`."""
-    for name in (*sizes, "word_dict_path", "label_dict_path", "word_rep_dict_path"):
+def init_model(options: argparse.Namespace, given: Set[str]) -> Model:
+    """Return the `Model` that --init_from names, with an ELMo mix if one is given; options get its sizes."""
+    for name in (*SIZES, "word_dict_path", "label_dict_path", "word_rep_dict_path"):
         if name in given:
             raise OptionError(f"--{name} does not go with --init_from, which brings its own")
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
@@ -178,12 +178,12 @@ def init_model(options: argparse.Namespace, given: List[str], sizes: List[str]) 
     else:
         found = checkpoint.load(checkpoint.resolve(options.init_from))
         model = tagging.restore(found, dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout), **rates)
-    for name in sizes:
+    for name in SIZES:
         setattr(options, name, model.tagger.config[name])
     return model._replace(text=model.text.for_other_lines())
 
 
-def restore_model(options: argparse.Namespace, given: List[str], found: Checkpoint) -> Model:
+def restore_model(options: argparse.Namespace, given: Set[str], found: Checkpoint) -> Model:
     """Return the `Model` of a checkpoint; the biLM, vocabularies, tags and table are the checkpoint's own."""
     if "label_dict_path" in given and read_tags(options.label_dict_path) != found.info["tags"]:
         raise OptionError(f"{options.label_dict_path} is not the tag set of {found.path}; leave it out")
@@ -212,18 +212,20 @@ def rare_words(model: Model, encoded: Encoded) -> np.ndarray:
     return np.bincount(np.concatenate(encoded.words), minlength=model.text.size) == 1
 
 
-def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Tuple[Task, task.Progress]:
+def set_up(
+    parser: TrainingParser, arguments: List[str], options: argparse.Namespace, given: Set[str]
+) -> Tuple[Task, task.Progress]:
     """Make everything a run needs; return the `Task` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
     check = partial(task.check, entry="tags", kind=list)
-    found = session.checkpoint_to_resume(parser, options, given, "model_save_dir", check)
+    found, options = session.checkpoint_to_resume(parser, arguments, options, "model_save_dir", check)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
     model = None
     if found:
         model = restore_model(options, given, found)
     elif options.init_from:
-        model = init_model(options, given, parser.names(FIXED))
+        model = init_model(options, given)
     if model:
         lines, tags_from = read_training_lines(options, model.text.typed, model.text.kinds), "the model"
     else:

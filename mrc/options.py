@@ -1,15 +1,19 @@
 """The flags of `mrc.train`."""
 
 from elmo_chinese.training import task_options
-from elmo_chinese.training.flags import FIXED, MADE, TrainingParser, positive_int, seed, share
+from elmo_chinese.training.flags import TrainingParser, positive_int, seed, share
 
 from mrc.network import VECTORS
 from mrc.scores import QuestionScores
 
+SIZES = ("word_emb_dim", "hidden_size", "elmo_vectors")
+LIMITS = ("max_passage_len", "max_question_len", "max_answer_len")
+OF_MODEL = (*SIZES, *LIMITS, "min_count", *task_options.OF_MODEL)
+
 
 def make_parser(description: str) -> TrainingParser:
     """Return the parser; `description` is the head of its help."""
-    parser = TrainingParser("mrc.train", description)
+    parser = TrainingParser("mrc.train", description, OF_MODEL, task_options.OF_START)
     files = dict(nargs="+", metavar="PATH")
 
     flag = parser.group("data")
@@ -17,15 +21,15 @@ def make_parser(description: str) -> TrainingParser:
     flag("--dev_data", str, [], "held-out questions that decide which model is kept; none: the last", **files)
     flag("--test_data", str, [], "questions to score the kept model on at the end", **files)
     flag("--on_bad_line", str, "error", "what to do with what cannot be used", choices=["error", "skip"])
-    flag("--min_count", positive_int, 2, "rarer words of the training texts are read as <UNK>", MADE, compared=True)
-    flag("--max_passage_len", positive_int, 500, "words of a passage that are read", MADE, compared=True)
-    flag("--max_question_len", positive_int, 60, "words of a question that are read", MADE)
-    flag("--max_answer_len", positive_int, 200, "words of an answer at the most", MADE)
-    flag("--random_seed", seed, 0, "seed of initial weights, order of the questions, and dropout", compared=True)
+    flag("--min_count", positive_int, 2, "rarer words of the training texts are read as <UNK>")
+    flag("--max_passage_len", positive_int, 500, "words of a passage that are read")
+    flag("--max_question_len", positive_int, 60, "words of a question that are read")
+    flag("--max_answer_len", positive_int, 200, "words of an answer at the most")
+    flag("--random_seed", seed, 0, "seed of initial weights, order of the questions, and dropout")
 
     task_options.add_elmo(parser, "reader", 0.4, "the ELMo vectors")
 
-    flag = parser.group("network (a checkpoint fits only the same)", resume=FIXED, compared=True)
+    flag = parser.group("network (a checkpoint fits only the same)")
     flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
     flag("--hidden_size", positive_int, 64, "size of a GRU; there are two in each of four blocks")
     flag("--elmo_vectors", str, "mix", "what of the biLM is joined to the word embedding: the trained mix of its "

@@ -17,12 +17,12 @@ import hashlib
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Set, Tuple
 
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
 from elmo_chinese.training import session, task, task_run
-from elmo_chinese.training.flags import FIXED, TrainingParser
+from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.layers import LayerCache
 from elmo_chinese.training.metrics import MetricsLog
 from elmo_chinese.training.session import choose_device
@@ -35,7 +35,7 @@ from bilm import load_encoder
 from mrc import model as reading
 from mrc.model import Encoded, Model
 from mrc.network import Reader, costs, random_of
-from mrc.options import make_parser
+from mrc.options import SIZES, make_parser
 from mrc.questions import Group, Limits, read, remarks
 from mrc.scores import describe
 
@@ -131,24 +131,26 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
     return groups
 
 
-def make_model(options: argparse.Namespace, sizes: List[str], groups: List[Group], limits: Limits) -> Model:
-    """Return a freshly initialised `Model` for groups to train on; `sizes` are the flags that make the network."""
+def make_model(options: argparse.Namespace, groups: List[Group], limits: Limits) -> Model:
+    """Return a freshly initialised `Model` for groups to train on."""
     vocabulary = reading.build_vocabulary(groups, options.min_count)
     encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=0, layer_norm=True)
     # After the biLM: its initial numbers must not shift those of the reader, which is to be compared without it.
     paddle.seed(options.random_seed)
-    shape = {name: getattr(options, name) for name in sizes}
+    shape = {name: getattr(options, name) for name in SIZES}
     reader = Reader(
         vocabulary.size, **shape, dropout=options.dropout, elmo_dropout=options.elmo_dropout, encoder=encoder
     )
     return Model(reader, vocabulary, elmo_vocabulary, limits)
 
 
-def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]) -> Tuple[Task, task.Progress]:
+def set_up(
+    parser: TrainingParser, arguments: List[str], options: argparse.Namespace, given: Set[str]
+) -> Tuple[Task, task.Progress]:
     """Make everything a run needs; return the `Task` and the progress to start the loop with."""
     device = choose_device(options.use_gpu)
     check = partial(task.check, entry="limits", kind=dict)
-    found = session.checkpoint_to_resume(parser, options, given, "model_save_dir", check)
+    found, options = session.checkpoint_to_resume(parser, arguments, options, "model_save_dir", check)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
     if found:
@@ -158,7 +160,7 @@ def set_up(parser: TrainingParser, options: argparse.Namespace, given: List[str]
     else:
         limits = Limits(options.max_passage_len, options.max_question_len, options.max_answer_len)
         groups = read_groups(options, options.train_data, limits, to_train_on=True)
-        model = make_model(options, parser.names(FIXED), groups, limits)
+        model = make_model(options, groups, limits)
     dev = read_groups(options, options.dev_data, model.limits) if options.dev_data else None
     reader, digest = model.reader, fingerprint(groups)
     reader.train()

@@ -117,11 +117,8 @@ def test_vectors_of_a_text(project, installed):
 @pytest.mark.parametrize("path", DOCS[[pair[0].name for pair in DOCS].index("flags.md")], ids=["English", "Chinese"])
 def test_the_table_of_flags_is_the_parsers(path):
     rows = re.findall(r"^\| `(--\w+)` \| ([^|]*?) *\|", path.read_text(encoding="utf-8"), re.MULTILINE)
-    expected = {}
-    for action in make_parser("")._actions:
-        name = action.option_strings[-1]
-        if name not in RETIRED and name != "--help":
-            expected[name] = "" if action.default in (None, "") else str(action.default)
+    defaults = make_parser("").defaults.items()
+    expected = {f"--{name}": "" if default in (None, "") else str(default) for name, default in defaults}
     assert dict(rows) == expected
     assert all(f"`{name}`" in path.read_text(encoding="utf-8") for name in RETIRED)
 

@@ -1,16 +1,11 @@
-"""Flags: how they are declared, typed, read, and taken over from the checkpoint that a run resumes from."""
+"""Flags: how a program declares and reads them, and how a run that is resumed gets those of its checkpoint."""
 
 import argparse
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Set, Tuple
 
 from elmo_chinese.command import OptionError
-
-# What a flag is to the checkpoint that a run resumes from.
-FIXED = "fixed"  # a size of the network: the checkpoint only fits its own value
-MADE = "made"  # what the model was made from, which the checkpoint brings along: another would be without effect
-FREE = "free"  # the checkpoint's value, unless another is given
-OWN = "own"  # the checkpoint has no say in it
+from elmo_chinese.console import say
 
 # What a switch takes; `--shuffle` alone is `--shuffle true`.
 SWITCH = dict(nargs="?", const=True, metavar="true|false")
@@ -29,57 +24,47 @@ class Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help lists all flags\n")
 
 
-class Flag(NamedTuple):
-    """A flag of a training program.
-
-    Attributes:
-        type: function of what is typed → value. choices: the values that it may have, None: any.
-        default: its value if it is not given. several: whether it takes a list.
-        resume: `FIXED`, `MADE`, `FREE` or `OWN`. compared: whether VisualDL compares runs by it.
-    """
-
-    type: Callable[[str], Any]
-    choices: Optional[Sequence[str]]
-    default: Any
-    several: bool
-    resume: str
-    compared: bool
-
-
 class TrainingParser(Parser):
-    """The parser of a training program: each flag is declared once, with all that is to be known of it.
+    """The parser of a training program. The first of these that says something decides on a flag:
+
+    1. what is typed; 2. the checkpoint that the run resumes from; 3. what a script puts before `--`; 4. the default.
 
     Args:
         program: its name. description: the head of its help.
+        of_model: flags that the model of a checkpoint was made from (its sizes, say): a resumed run cannot have others.
+        of_start: flags of one start alone (folders, device, …), which no checkpoint decides.
 
     Attributes:
-        flags: by name, in the order of the help.
+        defaults: value of each flag if nobody says anything, in the order of the help.
         retired: flags of the original that mean nothing any more, and what does their work now.
     """
 
-    def __init__(self, program: str, description: str):
+    def __init__(self, program: str, description: str, of_model: Sequence[str], of_start: Sequence[str]):
         super().__init__(
             prog=program,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,  # so that a parsed namespace holds what was typed, and nothing else
             allow_abbrev=False,
         )
-        self.flags: Dict[str, Flag] = {}
+        self.of_model, self.of_start = tuple(of_model), tuple(of_start)
+        self.defaults: Dict[str, Any] = {}
         self.retired: Dict[str, str] = {}
+        self._named_values: Set[str] = set()  # flags whose values are words to choose from
 
-    def group(self, title: str, resume: str = FREE, compared: bool = False) -> Callable[..., None]:
-        """Return a function that adds a flag to a new group: `(names, type, default, help, resume, compared, **more)`.
+    def error(self, message):
+        raise OptionError(f"{message}; --help lists all flags")  # a program that calls this must not be ended
 
-        Args:
-            resume, compared: of its flags, unless one says otherwise.
-        """
-        add, usual = self.add_argument_group(title).add_argument, (resume, compared)
+    def group(self, title: str) -> Callable[..., None]:
+        """Return a function that adds a flag to a new group: `(names, type, default, help, **more of argparse)`."""
+        add = self.add_argument_group(title).add_argument
 
-        def flag(names: str, type, default, help: str, resume=usual[0], compared=usual[1], **more) -> None:
+        def flag(names: str, type: Callable[[str], Any], default: Any, help: str, **more) -> None:
             shown = "" if default in (None, "", []) else f" (default: {default})"
-            name = add(*names.split(), type=type, default=default, help=help + shown, **more).dest
-            several = more.get("nargs") == "+"
-            self.flags[name] = Flag(type, more.get("choices"), default, several, resume, compared)
+            name = add(*names.split(), type=type, help=help + shown, **more).dest
+            self.defaults[name] = default
+            if "choices" in more:
+                self._named_values.add(name)
 
         return flag
 
@@ -90,86 +75,67 @@ class TrainingParser(Parser):
         for name, reason in reasons.items():
             group.add_argument(name, nargs="*", help=reason)
 
-    def parse(self, arguments: List[str]) -> Tuple[argparse.Namespace, List[str], List[str]]:
-        """Return the options, the names of those given on the command line, and a line for each retired flag.
-
-        Flags before `--` are defaults of whoever starts the program, a shell script say: nobody gave them.
-        """
-        absent = object()
-        names = [*self.flags, *(name[2:] for name in self.retired)]
-
-        def typed(arguments):
-            found = vars(self.parse_args(arguments, argparse.Namespace(**dict.fromkeys(names, absent))))
-            return {name: value for name, value in found.items() if value is not absent}
-
-        defaults = {name: flag.default for name, flag in self.flags.items()}
-        if "--" in arguments:
-            defaults.update(typed(arguments[: arguments.index("--")]))
-            arguments = arguments[arguments.index("--") + 1 :]
-        found = typed(arguments)
-        given = [name for name in names if name in found]
-        notes = [f"{name} has no effect: {reason}" for name, reason in self.retired.items() if name[2:] in given]
-        values = {name: found.get(name, default) for name, default in defaults.items()}
-        return argparse.Namespace(**values), given, notes
-
-    def names(self, resume: str) -> List[str]:
-        """Return the names of the flags that are this to a checkpoint."""
-        return [name for name, flag in self.flags.items() if flag.resume == resume]
-
-    def compared(self, options: argparse.Namespace) -> Dict[str, Any]:
-        """Return the values of the flags that VisualDL compares runs by."""
-        return {name: getattr(options, name) for name, flag in self.flags.items() if flag.compared}
-
-    def take_saved(self, options: argparse.Namespace, given: List[str], saved: Any, where: object) -> Optional[str]:
-        """Fill what was not given on the command line from a checkpoint's flags, looked at as if they had been typed.
+    def parse(
+        self, arguments: List[str], saved: Any = None, where: object = None
+    ) -> Tuple[argparse.Namespace, Set[str]]:
+        """Return the options, and the names of the flags that were typed.
 
         Args:
-            saved: the flags of a checkpoint. where: what to call it in messages.
-
-        Returns:
-            a line that names what the command line changed, None if nothing.
+            arguments: the command line; what stands before `--` are defaults of the script that starts the program.
+            saved: the flags in the checkpoint that the run resumes from, None for a new run. What the command line
+                changes of them is printed.
+            where: what to call the checkpoint in messages.
 
         Raises:
-            OptionError: one of them is none that could have been given; or a fixed or made one was given another value.
+            OptionError: a flag cannot be used as it is typed or saved, or one of `of_model` was typed with another
+                value than the checkpoint's.
         """
+        cut = arguments.index("--") if "--" in arguments else -1
+        script, typed = (vars(self.parse_args(words)) for words in (arguments[: max(cut, 0)], arguments[cut + 1 :]))
+        kept = {} if saved is None else self._read_saved(saved, where)
+        changed = [name for name in typed if name in kept and typed[name] != kept[name]]
+        for name in changed:
+            if name in self.of_model:
+                raise OptionError(
+                    f"--{name} is {typed[name]!r}, but {where} has {kept[name]!r}; leave it out to go on, or begin a "
+                    "new run in another folder"
+                )
+        if saved is None:
+            for name in self.retired:
+                if name[2:] in typed:
+                    say(f"{name} has no effect: {self.retired[name]}")
+        elif changed:
+            say("changed on the command line: " + ", ".join(f"{name} {kept[name]} → {typed[name]}" for name in changed))
+        values = {**self.defaults, **script, **kept, **typed}
+        return argparse.Namespace(**{name: values[name] for name in self.defaults}), set(typed)
+
+    def _read_saved(self, saved: Any, where: object) -> Dict[str, Any]:
+        """Return a checkpoint's flags, each read as if it had been typed."""
         if not isinstance(saved, dict):
             raise OptionError(f"{where}: its flags are {saved!r:.60}")
-        changed = []
-        for name, flag in self.flags.items():
-            if name not in saved or flag.resume == OWN:
+        read = {name: saved[name] for name in self.defaults if name in saved and name not in self.of_start}
+        for name, value in read.items():
+            if value == self.defaults[name] and type(value) is type(self.defaults[name]):
                 continue
-            value = _checked(flag, name, saved[name], where)
-            if name not in given:
-                setattr(options, name, value)
-            elif getattr(options, name) != value:
-                if flag.resume in (FIXED, MADE):
-                    raise OptionError(
-                        f"--{name} is {getattr(options, name)!r}, but {where} has {value!r}; leave it out to go on, or "
-                        "begin a new run in another folder"
-                    )
-                changed.append(f"{name} {value} → {getattr(options, name)}")
-        return "changed on the command line: " + ", ".join(changed) if changed else None
+            several = isinstance(self.defaults[name], list) and isinstance(value, list)
+            words = [f"--{name}", *map(str, value)] if several else [f"--{name}={value}"]
+            try:
+                if any(type(each) not in (str, bool, int, float) for each in (value if several else [value])):
+                    raise OptionError
+                read[name] = vars(self.parse_args(words))[name]
+                if several and len(read[name]) != len(value):
+                    raise OptionError
+            except OptionError:
+                raise OptionError(f"{where}: it was saved with --{name} {value!r:.60}, which cannot be")
+        return read
 
-
-def _checked(flag: Flag, name: str, value: Any, where: object) -> Any:
-    """Return the value of a flag that stands in a checkpoint, as its type has it."""
-    if value == flag.default:
-        return value
-    try:
-        typed = [_retyped(flag, each) for each in (value if flag.several else [value])]
-    except (argparse.ArgumentTypeError, TypeError, ValueError):
-        raise OptionError(f"{where}: it was saved with --{name} {value!r:.60}, which cannot be")
-    return typed if flag.several else typed[0]
-
-
-def _retyped(flag: Flag, value: Any) -> Any:
-    if type(value) not in (str, bool, int, float):
-        raise TypeError
-    typed = flag.type(str(value))
-    # A string may be an old name of another string, and of nothing else.
-    if typed != value and not type(value) is type(typed) is str or flag.choices and typed not in flag.choices:
-        raise ValueError
-    return typed
+    def compared(self, options: argparse.Namespace) -> Dict[str, Any]:
+        """Return the values that VisualDL compares runs by: numbers, switches and choices."""
+        return {
+            name: value
+            for name, value in vars(options).items()
+            if name not in self.of_start and (type(value) in (bool, int, float) or name in self._named_values)
+        }
 
 
 def positive_int(text: str) -> int:
@@ -213,3 +179,7 @@ def boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
         raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
     return text.lower() in ("true", "yes", "1")
+
+
+def keep(text: str) -> str:
+    return text if text == "all" else str(positive_int(text))

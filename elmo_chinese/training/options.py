@@ -1,12 +1,10 @@
 """The flags of `train.py`."""
 
 from elmo_chinese.training.flags import (
-    FIXED,
-    MADE,
-    OWN,
     SWITCH,
     TrainingParser,
     boolean,
+    keep,
     positive,
     positive_int,
     seed,
@@ -24,6 +22,9 @@ RETIRED = {
     "--data_path": "--train_path, --test_path and --vocab_path name the data",
 }
 
+OF_MODEL = ("embed_size", "hidden_size", "num_layers", "cell_clip", "proj_clip", "optim", "load_pretraining_params")
+OF_START = ("cache_dir", "batch_size", "accumulate", "use_gpu", "para_save_dir", "load_dir")
+
 
 def optimizer(text: str) -> str:
     return "rmsprop" if text == "rprop" else text
@@ -31,7 +32,7 @@ def optimizer(text: str) -> str:
 
 def make_parser(description: str) -> TrainingParser:
     """Return the parser; `description` is the head of its help."""
-    parser = TrainingParser("train.py", description)
+    parser = TrainingParser("train.py", description, OF_MODEL, OF_START)
 
     flag = parser.group("data")
     flag(
@@ -39,27 +40,27 @@ def make_parser(description: str) -> TrainingParser:
     )
     flag("--test_path", str, "", "held-out text for dev perplexity, same form; empty: no evaluation")
     flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
-    flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file", OWN)
+    flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
     flag("--all_train_tokens", positive_int, None, "override the counted words of one epoch; sets the number of steps")
     flag("--shuffle", boolean, False, "draw the order of sentences anew each epoch, mixed over the files",
-         compared=True, **SWITCH)  # fmt: skip
-    flag("--random_seed", seed, 0, "seed of initial weights, shuffling, dropout and negative samples", compared=True)
+         **SWITCH)  # fmt: skip
+    flag("--random_seed", seed, 0, "seed of initial weights, shuffling, dropout and negative samples")
 
-    flag = parser.group("network (a checkpoint fits only the same)", resume=FIXED, compared=True)
+    flag = parser.group("network (a checkpoint fits only the same)")
     flag("--embed_size", positive_int, 512, "size of word embedding and LSTM projection")
     flag("--hidden_size", positive_int, 4096, "size of the LSTM cells; the first to lower when memory is short")
     flag("--num_layers", positive_int, 2, "LSTM layers per direction")
     flag("--cell_clip", positive, 3.0, "bound of the LSTM cells")
     flag("--proj_clip", positive, 3.0, "bound of the LSTM projections")
 
-    flag = parser.group("training", compared=True)
+    flag = parser.group("training")
     flag("--batch_size", positive_int, 128,
-         "rows per process and pass; lower it when memory is short", OWN, compared=False)  # fmt: skip
+         "rows per process and pass; lower it when memory is short")  # fmt: skip
     flag("--accumulate", positive_int, 1,
-         "passes per step: equals an N times larger batch in the memory of one", OWN, compared=False)  # fmt: skip
+         "passes per step: equals an N times larger batch in the memory of one")  # fmt: skip
     flag("--num_steps", positive_int, 20, "words per row and pass; gradients reach back this far")
     flag("--max_epoch", positive, 10.0, "stop after so many passes over the text; fractions are fine")
-    flag("--optim", optimizer, "adagrad", "optimizer; rprop is the old name of rmsprop", FIXED,
+    flag("--optim", optimizer, "adagrad", "optimizer; rprop is the old name of rmsprop",
          choices=["adagrad", "adam", "sgd", "rmsprop"])  # fmt: skip
     flag("--learning_rate", positive, 0.2, "0.2 is adagrad's; on news adam did best with 0.002, rmsprop with 0.001 "
          "(docs/experiments.md)")  # fmt: skip
@@ -73,20 +74,20 @@ def make_parser(description: str) -> TrainingParser:
     flag(
         "--n_negative_samples_batch", positive_int, 8000, "sampled words per step and direction; with --sample_softmax"
     )
-    flag("--use_gpu", boolean, None, "default: use a GPU if there is one", OWN, compared=False, **SWITCH)
+    flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **SWITCH)
 
     flag = parser.group("output and checkpoints")
     flag("--para_save_dir", str, "checkpoints",
-         "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL", OWN)  # fmt: skip
+         "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL")  # fmt: skip
     flag("--log_interval", positive_int, 100, "steps between two lines of figures")
     flag("--dev_interval", positive_int, 10000, "steps between two evaluations; one more is made at the end")
     flag("--save_interval", positive_int, 10000, "steps between two checkpoints; one more is made at the end")
-    flag("--keep", positive_int, 3, "so many of the newest checkpoints stay, besides the best one")
+    flag("--keep", keep, "3", "so many of the newest checkpoints stay, besides the best one; all: none is deleted")
     flag("--visualdl_embeddings", whole_number, 0, "show the vectors of so many frequent words in VisualDL at the end")
     flag("--load_dir", str, "",
-         "resume exactly from this checkpoint; auto: from the newest in --para_save_dir, if any", OWN)  # fmt: skip
+         "resume exactly from this checkpoint; auto: from the newest in --para_save_dir, if any")  # fmt: skip
     flag("--load_pretraining_params", str, "",
-         "start a new run from these weights: a checkpoint or a Fluid folder", MADE)  # fmt: skip
+         "start a new run from these weights: a checkpoint or a Fluid folder")  # fmt: skip
 
     parser.retire(RETIRED)
     return parser

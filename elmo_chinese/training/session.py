@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from elmo_chinese.command import OptionError, UserError
 from elmo_chinese.console import say
@@ -95,6 +95,11 @@ def leave() -> None:
         os._exit(0)
 
 
+def kept(keep: str) -> int:
+    """Return how many checkpoints stay, by --keep; 0: all of them."""
+    return 0 if keep == "all" else int(keep)
+
+
 def versions() -> Dict[str, str]:
     """Return the versions that matter to a run."""
     return {"python": platform.python_version(), "paddle": paddle.__version__, "numpy": np.__version__}
@@ -145,22 +150,20 @@ def _refuse_best(root: Path, flag: str) -> None:
 
 def checkpoint_to_resume(
     parser: TrainingParser,
+    arguments: List[str],
     options: argparse.Namespace,
-    given: List[str],
     folder: str,
     check: Callable[[Checkpoint], None],
-) -> Optional[Checkpoint]:
-    """Return the checkpoint to resume from, None for a new run; take over its flags, say what the command line changed.
+) -> Tuple[Optional[Checkpoint], argparse.Namespace]:
+    """Return the checkpoint to resume from, None for a new run, and the options with its flags taken over.
 
     Args:
-        options, given: see `TrainingParser.parse`; options are filled.
+        arguments, options: see `TrainingParser.parse`.
         folder: the name of the flag that says where the run is.
         check: raises what is wrong with a checkpoint for the program, before anything of it is used.
     """
     found = find_checkpoint(options.load_dir, Path(getattr(options, folder)), f"--{folder}")
     if found:
         check(found)
-        changed = parser.take_saved(options, given, found.info["flags"], found.path)
-        if changed:
-            say(changed)
-    return found
+        options, _ = parser.parse(arguments, found.info["flags"], found.path)
+    return found, options

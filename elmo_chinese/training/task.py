@@ -17,7 +17,7 @@ from elmo_chinese.storage.checkpoint import Checkpoint, Score
 from elmo_chinese.training.batches import training_batches
 from elmo_chinese.training.layers import mix_figures
 from elmo_chinese.training.metrics import MetricsLog, StepClock
-from elmo_chinese.training.session import StopRequest, TrainingError, versions
+from elmo_chinese.training.session import StopRequest, TrainingError, kept, versions
 
 import numpy as np
 import paddle
@@ -178,7 +178,7 @@ def save_checkpoint(task: Task, progress: Progress, result: Optional[Result]) ->
         }
         moments = checkpoint.optimizer_arrays(task.optimizer, task.network)
         score = result and Score(result.score, task.dev_sha256)
-        root, keep = task.options.model_save_dir, task.options.keep
+        root, keep = task.options.model_save_dir, kept(task.options.keep)
         task.log.sync()
         checkpoint.save(root, info, task.network.state_dict(), moments, state, vocabulary, keep, score)
     if dist.get_world_size() > 1:

@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from elmo_chinese import runtime
 from elmo_chinese.command import OptionError
@@ -100,29 +100,21 @@ def report_end(task: Task, progress: Progress) -> Optional[Path]:
     return folder
 
 
-def refuse(message: str) -> None:
-    """Raise what is wrong with the flags."""
-    raise OptionError(f"{message}; --help lists all flags")
-
-
 def run(
     parser: TrainingParser,
-    set_up: Callable[[TrainingParser, argparse.Namespace, List[str]], Tuple[Task, Progress]],
+    set_up: Callable[[TrainingParser, List[str], argparse.Namespace, Set[str]], Tuple[Task, Progress]],
     score: Callable[[argparse.Namespace, Path], str],
     arguments: List[str],
 ) -> None:
     """Train by flags, as from the command line, while no other run has the folder; errors are raised.
 
     Args:
-        set_up: makes everything a run needs, from the flags and the names of those that were given.
+        set_up: makes everything a run needs, from the parser, the arguments and what `TrainingParser.parse` returns.
         score: function of the flags and of the best model's folder → the scores on --test_data, as text.
     """
-    parser.error = refuse  # a program that calls this must not be ended
-    options, given, notes = parser.parse(arguments)
-    for note in notes:
-        say(note)
+    options, given = parser.parse(arguments)
     with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):
-        task, progress = set_up(parser, options, given)
+        task, progress = set_up(parser, arguments, options, given)
         train(task, progress)
         folder = report_end(task, progress) if task.log else None
         if folder and options.test_data:
