@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 from elmo_chinese.text.reading import InputError  # noqa: E402
 
 from lac import LAC  # noqa: E402
-from lac.lines import read_gold  # noqa: E402
-from lac.scores import Span, score  # noqa: E402
+from lac.evaluate import score  # noqa: E402
+from lac.lines import Span, read_gold  # noqa: E402
 
 
 def jieba():

@@ -25,8 +25,7 @@ from elmo_chinese.text.reading import InputError
 
 import numpy as np
 
-from lac.lines import Line, kinds_of, read_gold, tags_of
-from lac.scores import OUTSIDE
+from lac.lines import OUTSIDE, Line, labels_of, read_gold, tags_of
 
 
 class Parts(NamedTuple):
@@ -59,12 +58,12 @@ def split(lines: List[Line], dev: int, test: int, train: int, seed: int) -> Part
 def as_text(line: Line) -> str:
     """Return the words and types of a line; a bracket that begins text in no word stands alone, and so opens none."""
     words = []
-    for word, kind in line.words:
-        while kind == OUTSIDE and word.startswith("[") and len(word) > 1:
-            words.append(("[", kind))
+    for word, label in line.words:
+        while label == OUTSIDE and word.startswith("[") and len(word) > 1:
+            words.append(("[", label))
             word = word[1:]
-        words.append((word, kind))
-    return " ".join(f"{word}/{kind}" for word, kind in words)
+        words.append((word, label))
+    return " ".join(f"{word}/{label}" for word, label in words)
 
 
 def make(options) -> None:
@@ -99,7 +98,7 @@ def write(parts: Parts, folder: Path) -> None:
         if part:
             write_text(folder / f"{name}.txt", "".join(as_text(line) + "\n" for line in part))
             say(f"{folder / name}.txt: {len(part)} lines, {sum(len(line.words) for line in part)} words")
-    say(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(kinds_of(tags))} types")
+    say(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(labels_of(tags))} types")
 
 
 def _count(text: str) -> int:

@@ -1,50 +1,62 @@
 """What a tagger knows of text: how it is cut into tokens, their ids, and what tags say.
 
 Baidu's released models and those trained here are read alike; what differs is in the data, and in three habits of which
-either kind has its own (`HABITS`). A release's folder has
+either kind has its own (`SCHEMES`). A release's folder has
 
     word.dic        `id<TAB>token`; the token OOV stands for all others
     small_seg.dic   `word count`: the text is cut into its words; the model of mode seg has no use for it, for it each
                     character is a token
     tag.dic         `id<TAB>tag`, for some ids several; the last one names it
-    q2b.dic         replacements, see `lac/reader.py`
+    q2b.dic         replacements: `character<TAB>replacement`
 
 and is kept, and written again, in the form of the others, see `lac/model.py`.
 """
 
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 from elmo_chinese.text import cutter as cutting
 from elmo_chinese.text.cutter import DIGITS, Counts, Cutter, PathCutter
-from elmo_chinese.text.reading import InputError, read_lines
-from elmo_chinese.text.vocabulary import UNKNOWN
+from elmo_chinese.text.reading import InputError, PathLike, read_lines
+from elmo_chinese.text.vocabulary import END, START, UNKNOWN
 
 import numpy as np
 
-from lac.lines import Line, count_words, kinds_of
-from lac.reader import Sentence, Table, build_vocabulary, read_table
-from lac.scores import OUTSIDE, Span, all_spans, kind_of, words_begin, words_of
+from lac.lines import OUTSIDE, Line, Span, count_words, labels_of, spans, to_bio, words_of
+
+# The project's own, wherever it is installed.
+TAGS_FILE = Path(__file__).parent / "data" / "tag.dic"
+TABLE_FILE = Path(__file__).parent / "conf" / "q2b.dic"
+Table = Dict[int, str]
 
 # A unigram model of gold words and jieba's, which all together count as much as PRIOR gold ones; and the least count
 # that a word of jieba's must have. docs/experiments.md has what was tried.
 PRIOR, LEAST_COUNT = 500, 4
 
 
-class Habits(NamedTuple):
+class Sentence(NamedTuple):
+    """A tagged line: its tokens, tags for them if it is to be trained on, and its gold words."""
+
+    words: List[str]
+    tags: List[str]
+    gold: List[Span]
+
+
+class Scheme(NamedTuple):
     """How models of one kind go about text and tags.
 
     Attributes:
         unknown: what stands among the words for all that do not.
         index: function of ids by word, and of the replacements → the function token → id, None if it has none.
-        begun: function of tags → tags that say where words begin, see `lac.scores.words_begin`.
+        to_bio: function of tags → tags that say where words begin, see `lac.lines.to_bio`.
         all_words: whether every character is in a word and white space is tagged like all else.
     """
 
     unknown: str
     index: Callable[[Dict[str, int], Table], Callable[[str], Optional[int]]]
-    begun: Callable[[Sequence[str]], List[str]]
+    to_bio: Callable[[Sequence[str]], List[str]]
     all_words: bool
 
 
@@ -68,9 +80,9 @@ def plain_first(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[i
     return lambda token: ids.get(token, ids.get(token.translate(all_but_digits), ids.get(token.translate(table))))
 
 
-HABITS = {
-    "released": Habits("OOV", _whole_tokens, list, True),
-    "own": Habits(UNKNOWN, _by_character, words_begin, False),
+SCHEMES = {
+    "released": Scheme("OOV", _whole_tokens, list, True),
+    "own": Scheme(UNKNOWN, _by_character, to_bio, False),
 }
 
 
@@ -80,7 +92,7 @@ class Dictionaries:
     Args:
         words: of the word embedding, by id. tags: by id. table: replacements before words are looked up.
         cutter: text → tokens.
-        habits: a name in `HABITS`.
+        scheme: a name in `SCHEMES`.
         weight: how much a word of the training lines adds to its count in the cutter's dictionary, 0 if nothing. None:
             the words do not come from the training lines.
 
@@ -94,28 +106,28 @@ class Dictionaries:
         tags: Sequence[str],
         table: Table,
         cutter: Cutter,
-        habits: str,
+        scheme: str,
         weight: Optional[int] = None,
     ):
-        if habits not in HABITS:
-            raise InputError(f"a model with the habits {habits!r}; known are {', '.join(HABITS)}")
+        if scheme not in SCHEMES:
+            raise InputError(f"a model with the tag scheme {scheme!r}; known are {', '.join(SCHEMES)}")
         self.words, self.tags, self.table, self.cutter, self.weight = list(words), list(tags), table, cutter, weight
-        self.name, self.habits, self.size = habits, HABITS[habits], len(words)
+        self.name, self.scheme, self.size = scheme, SCHEMES[scheme], len(words)
         ids = {word: number for number, word in enumerate(words)}
-        if self.habits.unknown not in ids or len(ids) != self.size:
-            raise InputError(f"{self.size} words, {len(ids)} different ones; {self.habits.unknown} must be one of them")
-        self.unknown = ids[self.habits.unknown]
-        self.look_up, self.tag_ids = self.habits.index(ids, table), {tag: number for number, tag in enumerate(tags)}
+        if self.scheme.unknown not in ids or len(ids) != self.size:
+            raise InputError(f"{self.size} words, {len(ids)} different ones; {self.scheme.unknown} must be one of them")
+        self.unknown = ids[self.scheme.unknown]
+        self.look_up, self.tag_ids = self.scheme.index(ids, table), {tag: number for number, tag in enumerate(tags)}
 
     @property
     def typed(self) -> bool:
         """Whether words have types; without, the model only cuts."""
-        return self.kinds != [""]
+        return self.labels != [""]
 
     @property
-    def kinds(self) -> List[str]:
+    def labels(self) -> List[str]:
         """The types of words."""
-        return [kind for kind in kinds_of(self.tags) if kind != OUTSIDE or not self.habits.all_words]
+        return [label for label in labels_of(self.tags) if label != OUTSIDE or not self.scheme.all_words]
 
     def word_ids(self, tokens: Iterable[str]) -> np.ndarray:
         """Return the ids of tokens, int64."""
@@ -148,7 +160,7 @@ class Dictionaries:
     def _training_sentence(self, line: Line, cut: List[str]) -> Sentence:
         tokens, tags, rest = [], [], iter(cut)
         token = ""
-        for word, kind in line.words:
+        for word, label in line.words:
             pieces, missing = [], word
             while missing:
                 token = token or next(rest)
@@ -156,16 +168,16 @@ class Dictionaries:
                 token, missing = token[len(missing) :], missing[len(pieces[-1]) :]
             pieces = cutting.fallen(pieces, self.cutter.tokens)
             tokens += pieces
-            tags += self._spelled(line, word, kind, len(pieces))
+            tags += self._spelled(line, word, label, len(pieces))
         return Sentence(tokens, tags, line.gold)
 
-    def _spelled(self, line: Line, word: str, kind: str, tokens: int) -> List[str]:
+    def _spelled(self, line: Line, word: str, label: str, tokens: int) -> List[str]:
         """Return the tags of a word of so many tokens."""
-        if kind == OUTSIDE:
+        if label == OUTSIDE:
             return [OUTSIDE] * tokens
-        first, inner, last = (f"{kind}-{ending}" for ending in "BIE")
+        first, inner, last = (f"{label}-{ending}" for ending in "BIE")
         last = last if last in self.tag_ids else inner
-        alone = next((tag for tag in (kind, f"{kind}-S", first) if tag in self.tag_ids), first)
+        alone = next((tag for tag in (label, f"{label}-S", first) if tag in self.tag_ids), first)
         spelled = [alone] if tokens == 1 else [first, *[inner] * (tokens - 2), last]
         lacking = next((tag for tag in spelled if tag not in self.tag_ids), None)
         if lacking:
@@ -177,15 +189,15 @@ class Dictionaries:
         cut = self.cutter.cut_many([line.text for line in lines])
         return [Sentence(tokens, [], line.gold) for line, tokens in zip(lines, cut)]
 
-    def spans(self, sentence: Sentence, tags: Iterable[int]) -> List[Span]:
-        """Return the words that the tags (ids) of a sentence make up."""
-        return words_of(all_spans(sentence.words, self.habits.begun([self.tags[number] for number in tags])))
+    def spans(self, tokens: Sequence[str], tag_ids: Iterable[int]) -> List[Span]:
+        """Return the words that tokens and their tags make up."""
+        return words_of(spans(tokens, self.scheme.to_bio([self.tags[number] for number in tag_ids])))
 
     # --- files ---
 
     def info(self) -> Dict[str, Any]:
         """Return what `restore` wants besides words, tags, replacements and the cutter's dictionary."""
-        return {"cutter": self.cutter.kind, "habits": self.name, "weight": self.weight}
+        return {"cutter": self.cutter.kind, "scheme": self.name, "weight": self.weight}
 
 
 def restore(
@@ -203,10 +215,61 @@ def restore(
     if weight is not None and (type(weight) is not int or weight < 0):
         raise InputError(f"{where}: weight must be a whole number of at least 0, found {weight!r}")
     cutter = cutting.make(info["cutter"], dictionary, where, frozenset(words))
-    return Dictionaries(words, tags, table, cutter, info["habits"], weight)
+    return Dictionaries(words, tags, table, cutter, info["scheme"], weight)
+
+
+# --- files of tags and replacements ---
+
+
+def read_tags(path: PathLike) -> List[str]:
+    """Return the tags of a `tag.dic`, one a line; the line number from 0 is the id.
+
+    Raises:
+        InputError: an empty file, a blank line, white space in a tag, a tag that stands there twice.
+    """
+    names = [line.rstrip("\r") for line in _lines(path)]
+    while names and not names[-1].strip():
+        names.pop()
+    if not names:
+        raise InputError(f"{path}: no tags in it; one tag a line is expected, such as n, n-B and n-I")
+    lines: Dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if len(name.split()) != 1 or name != name.strip():
+            raise InputError(f"{path}: line {number}: expected one tag and nothing else, found {name!r}")
+        if name in lines:
+            raise InputError(f"{path}: {name!r} stands on line {lines[name]} and again on line {number}")
+        lines[name] = number
+    return names
+
+
+def read_table(path: PathLike) -> Table:
+    """Return the replacements of a `q2b.dic` in the form that `str.translate` takes.
+
+    Raises:
+        InputError: a line is not one character, a tab, and what replaces it; or one stands there twice.
+    """
+    table: Table = {}
+    for number, line in enumerate(_lines(path), start=1):
+        columns = line.rstrip("\r").split("\t")
+        if columns == [""]:
+            continue
+        if len(columns) != 2 or len(columns[0]) != 1:
+            raise InputError(f"{path}: line {number}: expected a character, a tab and its replacement, found {line!r}")
+        if ord(columns[0]) in table:
+            raise InputError(f"{path}: line {number}: {columns[0]!r} (U+{ord(columns[0]):04X}) is there already")
+        table[ord(columns[0])] = columns[1]
+    return table
 
 
 # --- made from training lines ---
+
+
+def build_vocabulary(sentences: Iterable[Sentence], table: Table) -> List[str]:
+    """Return the specials, and the tokens of sentences as they are looked up, the most frequent first."""
+    specials = [START, END, UNKNOWN]
+    counts = Counter(word.translate(table) for sentence in sentences for word in sentence.words)
+    words = sorted((word for word in counts if word.strip()), key=lambda word: (-counts[word], word))
+    return specials + [word for word in words if word not in specials]
 
 
 def mix(gold: Counts, general: Counts) -> "tuple[Counts, int]":
@@ -249,11 +312,11 @@ def read_release(conf: Path) -> Dictionaries:
         InputError: a line or a file that cannot be used.
     """
     tags, words, table = _by_id(conf / "tag.dic"), _by_id(conf / "word.dic"), read_table(conf / "q2b.dic")
-    if HABITS["released"].unknown not in words:
-        raise InputError(f"{conf / 'word.dic'}: no token {HABITS['released'].unknown} in it")
+    if SCHEMES["released"].unknown not in words:
+        raise InputError(f"{conf / 'word.dic'}: no token {SCHEMES['released'].unknown} in it")
     path = conf / "small_seg.dic"
     # Tags that say nothing but where words end are those of mode seg.
-    kind, dictionary = ("length", "\n".join(_lines(path))) if any(map(kind_of, tags)) else ("characters", "")
+    kind, dictionary = ("length", "\n".join(_lines(path))) if any(tag[:-2] for tag in tags) else ("characters", "")
     return Dictionaries(words, tags, table, cutting.make(kind, dictionary, path, frozenset(words)), "released")
 
 
@@ -272,5 +335,5 @@ def _by_id(path: Path) -> List[str]:
     return [names[number] for number in range(len(names))]
 
 
-def _lines(path: Path) -> List[str]:
+def _lines(path: PathLike) -> List[str]:
     return [line for block in read_lines(path) for line in block]

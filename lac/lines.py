@@ -3,13 +3,19 @@
     People's Daily    `迈向/v  充满/v  希望/n`: with two blanks between words, with an article's number in front
                       (`19980101-01-001-001/m`), which is dropped, or with brackets, `[中央/n 人民/n 电台/n]nt`, which
                       are one word of type nt. A surname and the given name after it (`江/nr 泽民/nr`) are one name.
-    words and types   `迈向/v 充满/v 希望/n`, nothing of the kind in it; what `lac.corpus` writes
+    words and types   `迈向/v 充满/v 希望/n`, nothing of that kind in it; what `lac.corpus` writes
     words and tags    `中央 电台 迎 新年<TAB>nt-B nt-I v t`: tokens, and a tag for each that says where words begin and
-                      go on (`lac/scores.py`); a token tagged O is in no word. If there is a third field,
+                      go on (below); a token tagged O is in no word. If there is a third field,
                       `中央电台/nt 迎/v 新年/t`, it has the words.
     words alone       `迈向 充满 希望`, for a model that cuts only
 
 How the text is cut into tokens does not depend on them, see `lac/dictionaries.py`.
+
+A token's tag is a label (the type of its word) with an ending. `n-B` begins a word with label n, `n-I` continues it; a
+bare `n` is a word of one token, and so is `n-S`; `n-E` is the last token of a word. The bare tag `O` is no word, and
+ends the one before. Endings come last, as in LAC; only -B, -I, -E, -S are endings, anything else is part of the label.
+A token that continues a word that is not there (`n-I` or `n-E` after the start, after another label, or after a word
+that has ended) begins a new one.
 """
 
 import itertools
@@ -20,9 +26,9 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 
 from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
 
-from lac.scores import ENDINGS, OUTSIDE, Span, spans, split_tag, words_of
-
-Words = List[Tuple[str, str]]  # words and their types; text in no word has the type O
+OUTSIDE = "O"
+ENDINGS = ("B", "I", "E", "S")
+Words = List[Tuple[str, str]]  # words and their labels; text in no word has the label O
 
 ARTICLE = re.compile(r"\d{8}-\d\d-\d{3}-\d{3}")
 # A word and its type, and behind it the types of the brackets that end there: `电台/n]nt` or `电台/n]/nt`.
@@ -33,6 +39,71 @@ PEOPLES_DAILY = re.compile(rf"^\s*{ARTICLE.pattern}/m(\s|$)|\S\s\s+\S|(^|\s)\[[^
 BARE = re.compile("[BIMESO]*B(I|M*E)[BIMESO]*")
 PERSON = "nr"
 LONGEST_SURNAME = 2
+
+
+# --- tags and spans ---
+
+
+class Span(NamedTuple):
+    """A word: characters `start` to `end` (exclusive) of its text, its label, and its weight (None but in mode rank).
+
+    Tagging, scores and output all use lists of these.
+    """
+
+    start: int
+    end: int
+    label: str
+    weight: Optional[int] = None
+
+
+def split_tag(tag: str) -> Tuple[str, str]:
+    """Return label and ending of a tag; the ending is one of `B`, `I`, `E`, `S`, `O`, and `S` for a bare label."""
+    if tag == OUTSIDE:
+        return tag, "O"
+    label, dash, ending = tag.rpartition("-")
+    return (label, ending) if dash and ending in ENDINGS else (tag, "S")
+
+
+def to_bio(tags: Iterable[str]) -> List[str]:
+    """Return tags as `label-B` where a word begins, else `label-I`, which is how the released models have them.
+
+    Outside of words it is `O-B`, and `-B` for an empty tag, which white space has.
+    """
+    bio: List[str] = []
+    open_label = None  # the label of the word that may still go on
+    for tag in tags:
+        label, ending = split_tag(tag)
+        bio.append(f"{label}-I" if ending in ("I", "E") and label == open_label else f"{label}-B")
+        open_label = label if ending in ("B", "I") else None
+    return bio
+
+
+def spans(tokens: Sequence[str], bio: Sequence[str], weights: Optional[Sequence[int]] = None) -> List[Span]:
+    """Return the words that tokens make up; all characters are in one.
+
+    A word starts where a tag ends in B or S, and at the start of the text. Its label is that of its last token, its
+    weight the largest of its tokens.
+
+    Args:
+        bio: tags of `to_bio` or of a released model.
+    """
+    found: List[Span] = []
+    end = 0
+    for number, (token, tag) in enumerate(zip(tokens, bio)):
+        start, end, weight = end, end + len(token), weights[number] if weights else None
+        if found and tag[-1] not in "BS":
+            last = found.pop()
+            start, weight = last.start, max(last.weight, weight) if weights else None
+        found.append(Span(start, end, tag[:-2], weight))
+    return found
+
+
+def words_of(found: Iterable[Span]) -> List[Span]:
+    """Return the spans that are words, without the text that is in none."""
+    return [span for span in found if span.label != OUTSIDE]
+
+
+# --- lines ---
 
 
 class Line(NamedTuple):
@@ -50,7 +121,7 @@ class Line(NamedTuple):
     def gold(self) -> List[Span]:
         """The words as spans of characters, without the text that is in none."""
         ends = itertools.accumulate(len(word) for word, _ in self.words)
-        return words_of(Span(end - len(word), end, kind) for end, (word, kind) in zip(ends, self.words))
+        return words_of(Span(end - len(word), end, label) for end, (word, label) in zip(ends, self.words))
 
 
 def parse_line(line: str, typed: bool = True) -> Words:
@@ -87,15 +158,15 @@ def parse_words(line: str, join: bool) -> Words:
         if not found:
             raise ValueError(f"expected word/type, found {token!r}")
         (inside if depth else words).append((found[1], found[2]))
-        for kind in BRACKET.findall(found[3]):
+        for label in BRACKET.findall(found[3]):
             depth -= 1
             if depth < 0:
                 raise ValueError(f"`]` without a `[` before it at {token!r}")
             if depth == 0:
-                words.append(("".join(word for word, _ in inside), kind))
+                words.append(("".join(word for word, _ in inside), label))
                 inside = []
-    _check_endings([kind for _, kind in words])
-    ended = next((f"{word}/{kind}" for word, kind in words if split_tag(kind) != (kind, "S") and kind != OUTSIDE), None)
+    _check_endings([label for _, label in words])
+    ended = next((f"{word}/{label}" for word, label in words if split_tag(label)[0] != label), None)
     if ended:
         raise ValueError(f"expected word/type, found {ended!r}; tokens and their tags go `token token<TAB>tag tag`")
     if depth:
@@ -109,13 +180,13 @@ def join_names(words: Words) -> Words:
     """Return the words with each surname and the given name after it as one word of type nr."""
     joined: Words = []
     surname = False  # whether the last word may still take a given name
-    for word, kind in words:
-        if kind == PERSON and surname:
-            joined[-1] = (joined[-1][0] + word, kind)
+    for word, label in words:
+        if label == PERSON and surname:
+            joined[-1] = (joined[-1][0] + word, label)
             surname = False
         else:
-            joined.append((word, kind))
-            surname = kind == PERSON and len(word) <= LONGEST_SURNAME
+            joined.append((word, label))
+            surname = label == PERSON and len(word) <= LONGEST_SURNAME
     return joined
 
 
@@ -134,12 +205,12 @@ def parse_tagged(line: str) -> Words:
     if not tokens:
         raise ValueError("no words before the tab")
     text = "".join(tokens)
-    found = spans(tokens, tags) if len(fields) == 2 else _gold_spans(text, fields[2])
+    found = words_of(spans(tokens, to_bio(tags))) if len(fields) == 2 else _gold_spans(text, fields[2])
     words, place = [], 0
     for span in [*found, Span(len(text), len(text), "")]:
         if span.start > place:
             words.append((text[place : span.start], OUTSIDE))
-        words.append((text[span.start : span.end], span.tag))
+        words.append((text[span.start : span.end], span.label))
         place = span.end
     return words[:-1]
 
@@ -154,10 +225,10 @@ def _check_endings(tags: Sequence[str]) -> None:
     for tag in tags:
         start, dash, rest = tag.partition("-")
         if dash and start in (*ENDINGS, "M") and rest not in ENDINGS or tag.endswith("-M"):
-            kind = rest if start in (*ENDINGS, "M") else start
+            label = rest if start in (*ENDINGS, "M") else start
             raise ValueError(
                 f"the tag {tag!r}: where a token stands in its word is said behind the type, by -B, -I, -E or -S: "
-                f"{kind}-B {kind}-I, each sentence on one line"
+                f"{label}-B {label}-I, each sentence on one line"
             )
 
 
@@ -174,24 +245,24 @@ def _gold_spans(text: str, field: str) -> List[Span]:
     return found
 
 
-def kinds_of(tags: Iterable[str]) -> List[str]:
+def labels_of(tags: Iterable[str]) -> List[str]:
     """Return the types that a tag set has, each once, as they come."""
     return list(dict.fromkeys(split_tag(tag)[0] for tag in tags))
 
 
 def tags_of(lines: List[Line]) -> List[str]:
     """Return the tag set of gold lines: X, X-B and X-I for each type, the most frequent first, and O if need be."""
-    counts = Counter(kind for line in lines for _, kind in line.words)
-    kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    counts = Counter(label for line in lines for _, label in line.words)
+    labels = sorted(counts, key=lambda label: (-counts[label], label))
     endings = {OUTSIDE: [""]}
-    return [kind + ending for kind in kinds for ending in endings.get(kind, ["", "-B", "-I"])]
+    return [label + ending for label in labels for ending in endings.get(label, ["", "-B", "-I"])]
 
 
 def read_gold(
     paths: Union[PathLike, Sequence[PathLike]],
     on_bad_line: str = "error",
     typed: bool = True,
-    kinds: Optional[Sequence[str]] = None,
+    labels: Optional[Sequence[str]] = None,
 ) -> Tuple[List[Line], List[str]]:
     """Return the lines of tagged files, blank ones left out, and what is wrong with the lines skipped.
 
@@ -199,7 +270,7 @@ def read_gold(
         paths: see `elmo_chinese.text.reading.find_files`.
         on_bad_line: "error", or "skip" to leave a line out that cannot be used.
         typed: see `parse_line`.
-        kinds: the types that may be there, None: any.
+        labels: the types that may be there, None: any.
 
     Raises:
         InputError: naming file and line. Or no line of a file can be used.
@@ -210,8 +281,8 @@ def read_gold(
         for number, line in _numbered(path):
             try:
                 words = parse_line(line.rstrip("\r"), typed)
-                if kinds is not None:
-                    _check_kinds(words, kinds)
+                if labels is not None:
+                    _check_labels(words, labels)
             except ValueError as error:
                 problem = f"{path}: line {number}: {error}"
                 if on_bad_line == "error":
@@ -225,12 +296,12 @@ def read_gold(
     return lines, problems
 
 
-def _check_kinds(words: Words, kinds: Sequence[str]) -> None:
-    for word, kind in words:
-        if kind not in kinds and kind == OUTSIDE:
+def _check_labels(words: Words, labels: Sequence[str]) -> None:
+    for word, label in words:
+        if label not in labels and label == OUTSIDE:
             raise ValueError(f"{word!r} is in no word; the model gives each character one")
-        if kind not in kinds:
-            raise ValueError(f"unknown type {kind!r} of word {word!r}; the model has {', '.join(list(kinds)[:8])} …")
+        if label not in labels:
+            raise ValueError(f"unknown type {label!r} of word {word!r}; the model has {', '.join(list(labels)[:8])} …")
 
 
 def _numbered(path: Path) -> Iterator[Tuple[int, str]]:
@@ -244,20 +315,20 @@ def _numbered(path: Path) -> Iterator[Tuple[int, str]]:
 
 def count_words(lines: Iterable[Line]) -> Dict[str, int]:
     """Count the gold words of lines; text in no word is none."""
-    return Counter(word for line in lines for word, kind in line.words if kind != OUTSIDE)
+    return Counter(word for line in lines for word, label in line.words if label != OUTSIDE)
 
 
-def check_gold(lines: Sequence[Line], kinds: Sequence[str], where: PathLike) -> int:
+def check_gold(lines: Sequence[Line], labels: Sequence[str], where: PathLike) -> int:
     """Return how many gold words are of a type that a model lacks, so that they will count as missed.
 
     Raises:
         InputError: all of them: the text was tagged with another tag set.
     """
-    found = [span.tag for line in lines for span in line.gold]
-    missed = [kind for kind in found if kind not in kinds]
+    found = [span.label for line in lines for span in line.gold]
+    missed = [label for label in found if label not in labels]
     if found and len(missed) == len(found):
         raise InputError(
             f"{where}: tagged with another tag set than the model's: it has {', '.join(sorted(set(missed))[:8])} …, "
-            f"the model {', '.join(sorted(kinds)[:8])} …"
+            f"the model {', '.join(sorted(labels)[:8])} …"
         )
     return len(missed)

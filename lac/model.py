@@ -1,4 +1,4 @@
-"""A trained tagger: what its folder holds, and how it tags.
+"""A tagger: how text becomes tagged tokens, and what its folder holds.
 
 A folder is a checkpoint (`checkpoint.py`) that needs no other file:
 
@@ -9,9 +9,10 @@ A folder is a checkpoint (`checkpoint.py`) that needs no other file:
                        ("text"), flags, dev scores, versions
 """
 
+import itertools
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 from elmo_chinese.files import damage
 from elmo_chinese.network import kernels
@@ -29,11 +30,9 @@ import paddle
 from bilm import ElmoEncoder
 from lac import dictionaries
 from lac.crf import viterbi
-from lac.dictionaries import Dictionaries, plain_first
-from lac.lines import check_gold, read_gold
+from lac.dictionaries import Dictionaries, plain_first, read_table, read_tags
+from lac.lines import Span, spans
 from lac.network import Tagger
-from lac.reader import Sentence, read_table, read_tags
-from lac.scores import Scores, score
 
 # A longer text is tagged in pieces of so many tokens, for the same reason; ELMo holds all its layers of a piece.
 LONGEST_TEXT, LONGEST_ELMO_TEXT = 20_000, MAX_TOKENS
@@ -67,6 +66,18 @@ class Model(NamedTuple):
     elmo_vocabulary: Optional[Vocabulary]
     tagger: Optional[Tagger]
     exported: Optional[Tagger] = None
+
+
+class Tagged(NamedTuple):
+    """The tokens of a text, a tag for each (`lac.lines.to_bio`) and, in mode rank, a weight for each."""
+
+    tokens: List[str]
+    bio: List[str]
+    weights: Optional[List[int]] = None
+
+    def spans(self) -> List[Span]:
+        """Return the words that the tokens make up; all characters are in one."""
+        return spans(*self)
 
 
 class Encoded(NamedTuple):
@@ -139,8 +150,8 @@ def _paths_in_cpp(tagger: Tagger, words: List[np.ndarray], lengths: np.ndarray, 
     return np.split(tagger.best_tags(np.concatenate(words), lengths, vectors), np.cumsum(lengths)[:-1])
 
 
-def pieces_of(model: Model, tokens: List[str]) -> List[List[str]]:
-    """Cut a long text's tokens, after the end of a sentence where there is one; a text without tokens has no piece."""
+def split_long(model: Model, tokens: List[str]) -> List[List[str]]:
+    """Split the tokens of a long text, at the end of a sentence if there is one; a text without tokens has no piece."""
     pieces, longest = [], LONGEST_ELMO_TEXT if model.elmo_vocabulary else LONGEST_TEXT
     while len(tokens) > longest:
         ends = (place for place in range(longest, 0, -1) if tokens[place - 1] in SENTENCE_ENDS)
@@ -150,42 +161,37 @@ def pieces_of(model: Model, tokens: List[str]) -> List[List[str]]:
     return pieces + [tokens] if tokens else pieces
 
 
-def predict(model: Model, sentences: Sequence[Sequence[str]]) -> List[List[str]]:
-    """Return a tag for each word of each sentence; a sentence without words has none."""
-    pieces = [(number, piece) for number, words in enumerate(sentences) for piece in pieces_of(model, list(words))]
-    tags: List[List[str]] = [[] for _ in sentences]
-    paths = predict_ids(model, encode(model, [piece for _, piece in pieces])) if pieces else []
-    for (number, _), path in zip(pieces, paths):
-        tags[number] += [model.text.tags[tag] for tag in path.tolist()]
-    return tags
+def tag_tokens(model: Model, texts: Sequence[str], weigh: Optional[Callable] = None) -> List[Tagged]:
+    """Cut and tag texts; the order is kept, and a text gets the same tags alone or among others.
 
-
-def read_held_out(
-    text: Dictionaries, paths: Sequence[str], on_bad_line: str = "error"
-) -> Tuple[List[Sentence], List[str], int]:
-    """Return the sentences of tagged files, cut as their text would be, and what is wrong with the lines left out.
+    White space is a word of its own without a label, and no word goes on across it, unless it is tagged like all else.
 
     Args:
-        paths, on_bad_line: see `lac.lines.read_gold`.
-
-    Returns:
-        also how many gold words are of types that the tags cannot express.
-
-    Raises:
-        InputError: as `read_gold` and `check_gold`.
+        weigh: function of the word ids and tag ids of sentences → weights of their tokens (`lac/release/rank.py`).
     """
-    lines, problems = read_gold(paths, on_bad_line, text.typed)
-    return text.held_out_sentences(lines), problems, check_gold(lines, text.kinds, paths[0])
+    scheme, all_tokens = model.text.scheme, model.text.cutter.cut_many(texts)
+    shown = all_tokens
+    if not scheme.all_words:
+        shown = [[token for token in tokens if not token.isspace()] for tokens in all_tokens]
+    pieces = [(number, piece) for number, tokens in enumerate(shown) for piece in split_long(model, tokens)]
+    encoded = encode(model, [piece for _, piece in pieces])
+    paths = predict_ids(model, encoded) if pieces else []
+    weights = weigh(encoded.words, paths) if weigh and pieces else itertools.repeat(None)
+    tags: List[List[str]] = [[] for _ in texts]
+    weighed: List[List[int]] = [[] for _ in texts]
+    for (number, _), path, weight in zip(pieces, paths, weights):
+        tags[number] += [model.text.tags[tag] for tag in path.tolist()]
+        weighed[number] += weight.tolist() if weigh else []
+    tagged = []
+    for tokens, of_shown, of_words, weight in zip(all_tokens, shown, tags, weighed):
+        if len(of_shown) < len(tokens):
+            rest = iter(of_words)
+            of_words = ["" if token.isspace() else next(rest) for token in tokens]
+        tagged.append(Tagged(tokens, scheme.to_bio(of_words), weight if weigh else None))
+    return tagged
 
 
-def score_ids(model: Model, sentences: Iterable[Sentence], paths: Iterable[Sequence[int]]) -> Scores:
-    """Return the scores of tag ids against the gold words of sentences."""
-    return score((sentence.gold, model.text.spans(sentence, path)) for sentence, path in zip(sentences, paths))
-
-
-def score_model(model: Model, sentences: Sequence[Sentence]) -> Scores:
-    """Tag sentences and return the scores."""
-    return score_ids(model, sentences, predict_ids(model, encode(model, [s.words for s in sentences])))
+# --- folders ---
 
 
 def model_info(model: Model) -> Dict[str, Any]:

@@ -23,7 +23,7 @@ import argparse
 import itertools
 import json
 import sys
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, List, Sequence
 
 from elmo_chinese.command import command
 from elmo_chinese.text.reading import find_files, read_lines, read_stdin
@@ -31,35 +31,38 @@ from elmo_chinese.training.flags import Parser
 
 import paddle
 
+from lac.lines import Span
 from lac.release import MODES
 from lac.release.interface import LAC
-from lac.words import Words
 
 # So many lines are read and sorted by length at a time; the output follows at once.
 LINES_AT_A_TIME = 2048
 
 
-def as_text(found: Words, mode: str) -> str:
+# What is given out of each word in each mode.
+COLUMNS = {"seg": ["words"], "lac": ["words", "tags"], "rank": ["words", "tags", "weights"]}
+
+
+def as_text(line: str, found: List[Span], mode: str) -> str:
     """Return `word/tag word/tag …` without the white space."""
-    columns = {"seg": [found.words], "lac": [found.words, found.tags], "rank": list(found)}[mode]
-    return " ".join("/".join(map(str, row)) for row in zip(*columns) if not row[0].isspace())
+    rows = ((line[start:end], label, weight)[: len(COLUMNS[mode])] for start, end, label, weight in found)
+    return " ".join("/".join(map(str, row)) for row in rows if not row[0].isspace())
 
 
-def as_json(found: Words, mode: str) -> str:
+def as_json(line: str, found: List[Span], mode: str) -> str:
     """Return one line of JSON."""
-    record = {"words": found.words, "tags": found.tags, "weights": found.weights}
-    wanted = {"seg": ["words"], "lac": ["words", "tags"], "rank": list(record)}[mode]
-    return json.dumps({name: record[name] for name in wanted}, ensure_ascii=False)
+    columns = zip(COLUMNS[mode], zip(*((line[start:end], *rest) for start, end, *rest in found)))
+    return json.dumps({**{name: [] for name in COLUMNS[mode]}, **dict(columns)}, ensure_ascii=False)
 
 
-def with_ends(line: str, found: Words) -> Words:
+def with_ends(line: str, found: List[Span], mode: str) -> List[Span]:
     """Return a line's words, found without the white space at its ends; each blank there is a word without a tag."""
-    start, end = line[: len(line) - len(line.lstrip())], line[len(line.rstrip()) :] if line.strip() else ""
-    words, tags, weights = found
-    before, after = list(start), list(end)
-    if weights is not None:
-        weights = [0] * len(before) + weights + [0] * len(after)
-    return Words(before + words + after, [""] * len(before) + tags + [""] * len(after), weights)
+    first = len(line) - len(line.lstrip())
+    last = len(line.rstrip()) if line.strip() else first
+    weight = 0 if mode == "rank" else None
+    moved = [span._replace(start=span.start + first, end=span.end + first) for span in found]
+    before, after = ([Span(n, n + 1, "", weight) for n in ends] for ends in (range(first), range(last, len(line))))
+    return before + moved + after
 
 
 def input_lines(paths: Sequence[str]) -> Iterator[str]:
@@ -77,7 +80,7 @@ def predict(lac: LAC, lines: Iterable[str], form: str) -> Iterator[str]:
         if not some:
             return
         for line, found in zip(some, lac.tag([line.strip() for line in some])):
-            yield write(with_ends(line, found), lac.mode)
+            yield write(line, with_ends(line, found, lac.mode), lac.mode)
 
 
 def main(arguments=None):

@@ -8,7 +8,7 @@
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m lac.train …  # two processes
 
 The loss is the negative log likelihood of a sentence's tags in nats, its mean over the sentences of a batch; that
-of an epoch is the mean over its batches. F1 is over words as spans of characters (`lac/scores.py`).
+of an epoch is the mean over its batches. F1 is over words as spans of characters (`lac/evaluate.py`).
 
 Top to bottom: cost and score, set-up. The loop is in `elmo_chinese/training/task.py`.
 """
@@ -40,13 +40,12 @@ import paddle.distributed as dist
 from bilm import StepRandom, load_encoder
 from lac import dictionaries, release
 from lac import model as tagging
-from lac.dictionaries import Dictionaries
-from lac.lines import Line, kinds_of, read_gold, tags_of
+from lac.dictionaries import TABLE_FILE, TAGS_FILE, Dictionaries, Sentence, read_table, read_tags
+from lac.evaluate import describe, read_gold_sentences, score_ids, score_model
+from lac.lines import Line, labels_of, read_gold, tags_of
 from lac.model import Encoded, Model
 from lac.network import Tagger
 from lac.options import SIZES, make_parser
-from lac.reader import TABLE_FILE, TAGS_FILE, Sentence, read_table, read_tags
-from lac.scores import describe
 
 # Dropout of the ELMo layers has the streams 1, 2 … of a step.
 UNKNOWN_STREAM = 100
@@ -92,7 +91,7 @@ def make_evaluate(model: Model, dev: Text) -> Callable[[], Result]:
         paths = tagging.predict_ids(model, dev.encoded, dev.layers, dist.get_rank(), dist.get_world_size())
         flat = task.shared(np.concatenate(paths))
         paths = np.split(flat, np.cumsum(dev.encoded.lengths)[:-1])
-        scores = tagging.score_ids(model, dev.sentences, paths)
+        scores = score_ids(model, dev.sentences, paths)
         precision, recall, f1 = scores.overall[:3]
         figures = dict(precision=precision, recall=recall, f1=f1, segmentation_f1=scores.segmentation.f1)
         return Result(f1, figures, scores.overall._asdict())
@@ -116,9 +115,9 @@ def fingerprint(sentences: List[Sentence]) -> str:
     return digest.hexdigest()
 
 
-def read_training_lines(options: argparse.Namespace, typed: bool, kinds: Optional[Set[str]]) -> List[Line]:
+def read_training_lines(options: argparse.Namespace, typed: bool, labels: Optional[Set[str]]) -> List[Line]:
     """Return the gold lines to train on, of these types (None: any); say what is left out."""
-    lines, problems = read_gold(options.train_data, options.on_bad_line, typed, kinds)
+    lines, problems = read_gold(options.train_data, options.on_bad_line, typed, labels)
     if problems and dist.get_rank() == 0:
         say(f"warning: {len(problems)} lines skipped, the first: {problems[0]}")
     return lines
@@ -128,10 +127,10 @@ def read_new_tags(options: argparse.Namespace) -> Tuple[List[str], str, List[Lin
     """Return the tag set of a new model, where it comes from, and the gold lines to train on."""
     if options.label_dict_path:
         tags = read_tags(options.label_dict_path)
-        return tags, options.label_dict_path, read_training_lines(options, True, kinds_of(tags))
+        return tags, options.label_dict_path, read_training_lines(options, True, labels_of(tags))
     lines, tags = read_training_lines(options, True, None), read_tags(TAGS_FILE)
-    known, own = kinds_of(tags), tags_of(lines)
-    lacking = [kind for kind in kinds_of(own) if kind not in known]
+    known, own = labels_of(tags), tags_of(lines)
+    lacking = [label for label in labels_of(own) if label not in known]
     if not lacking:
         return tags, str(TAGS_FILE), lines
     return own, f"the training lines; lac/data/tag.dic lacks {', '.join(lacking[:8])}", lines
@@ -139,7 +138,7 @@ def read_new_tags(options: argparse.Namespace) -> Tuple[List[str], str, List[Lin
 
 def read_held_out(options: argparse.Namespace, paths: List[str], text: Dictionaries) -> List[Sentence]:
     """Return the sentences of held-out files; say what is left out or cannot be found."""
-    sentences, problems, missed = tagging.read_held_out(text, paths, options.on_bad_line)
+    sentences, problems, missed = read_gold_sentences(text, paths, options.on_bad_line)
     if dist.get_rank() == 0:
         if problems:
             say(f"warning: {len(problems)} lines skipped, the first: {problems[0]}")
@@ -227,7 +226,7 @@ def set_up(
     elif options.init_from:
         model = init_model(options, given)
     if model:
-        lines, tags_from = read_training_lines(options, model.text.typed, model.text.kinds), "the model"
+        lines, tags_from = read_training_lines(options, model.text.typed, model.text.labels), "the model"
     else:
         tags, tags_from, lines = read_new_tags(options)
         model = make_model(options, tags, lines)
@@ -277,7 +276,7 @@ def score(options: argparse.Namespace, folder: Path) -> str:
     """Return the scores of a folder's model on --test_data, as text."""
     model = tagging.load(folder)
     sentences = read_held_out(options, options.test_data, model.text)
-    return f"{len(sentences)} lines\n{describe(tagging.score_model(model, sentences))}"
+    return f"{len(sentences)} lines\n{describe(score_model(model, sentences))}"
 
 
 def run(arguments: List[str]) -> None:

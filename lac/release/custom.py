@@ -5,11 +5,13 @@ An item is one or more pieces of text, each with a type (`text/TYPE`) or without
 tagger's. A single character without a type says nothing and is left out.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from elmo_chinese.text.reading import read_lines
 
-Item = List[Tuple[str, str]]  # pieces and their types, "" where there is none
+from lac.model import Tagged
+
+Item = List[Tuple[str, str]]  # pieces and their labels, "" where there is none
 
 
 class Items(NamedTuple):
@@ -32,10 +34,10 @@ def add(items: Items, line: str, sep: Optional[str] = None) -> None:
     """
     pieces = []
     for piece in map(str.strip, line.strip().split(sep)):
-        text, slash, kind = piece.rpartition("/")
-        text, kind = (text, kind) if slash and text else (piece, "")
+        text, slash, label = piece.rpartition("/")
+        text, label = (text, label) if slash and text else (piece, "")
         if text:
-            pieces.append((text, kind))
+            pieces.append((text, label))
     text = "".join(piece for piece, _ in pieces)
     if not text or (len(text) == 1 and not pieces[0][1]):
         return
@@ -56,32 +58,34 @@ def read(path: str, sep: Optional[str] = None) -> Items:
     return items
 
 
-def apply(items: Items, text: str, tags: List[str]) -> List[str]:
-    """Return the tags of the characters of a text after the items have had their say.
+def apply(items: Items, tagged: Tagged) -> Tagged:
+    """Return a text by characters, tagged as the items have it wherever one of them occurs, elsewhere as it was.
 
-    Args:
-        tags: `type-B`, `-I`, `-E` or `-S` for each character.
+    The first character of a token has its tag, the others go on with it.
     """
-    if not items.by_text:
-        return tags
-    tags, furthest = list(tags), 0
+    text, bio, weights = "".join(tagged.tokens), [], None if tagged.weights is None else []
+    for number, (token, tag) in enumerate(zip(tagged.tokens, tagged.bio)):
+        bio += [tag, *[tag[:-2] + "-I"] * (len(token) - 1)]
+        if weights is not None:
+            weights += [tagged.weights[number]] * len(token)
+    furthest = 0
     for start in range(len(text)):
         end = start + 1
         while end <= len(text):
             piece = text[start:end]
             if piece in items.by_text and end > furthest:
-                _overrule(tags, start, items.by_text[piece])
+                _overrule(bio, start, items.by_text[piece])
                 furthest = end
             if piece not in items.starts:
                 break
             end += 1
-    return tags
+    return Tagged(list(text), bio, weights)
 
 
-def _overrule(tags: List[str], start: int, item: Sequence[Tuple[str, str]]) -> None:
-    for text, kind in item:
-        for place in range(start, start + len(text)):
-            tags[place] = (kind or tags[place][:-2]) + ("-B" if place == start else "-I")
+def _overrule(bio: List[str], start: int, item: Item) -> None:
+    for text, label in item:
+        for position in range(start, start + len(text)):
+            bio[position] = (label or bio[position][:-2]) + ("-B" if position == start else "-I")
         start += len(text)
-    if start < len(tags):  # what follows is another word
-        tags[start] = tags[start][:-2] + "-B"
+    if start < len(bio):  # what follows is another word
+        bio[start] = bio[start][:-2] + "-B"

@@ -10,8 +10,8 @@ from elmo_chinese.training import session
 
 from lac import model as tagging
 from lac import release
+from lac.lines import Span
 from lac.release import custom
-from lac.words import Words, characters, join, tag_tokens
 
 # So many texts are in work at a time.
 TEXTS_AT_A_TIME = 2048
@@ -47,6 +47,8 @@ class LAC:
             raise InputError(f"{model_path} has no weights of words; mode rank is for the released folders")
         else:
             self.model = tagging.load(model_path)
+        if not self.model.text.typed:
+            self.mode = "seg"  # it was trained to cut only
 
     def load_customization(self, customization_file: str, sep: Optional[str] = None) -> None:
         """Take the items of a file, one a line, in place of those so far; see `lac/release/custom.py`.
@@ -96,13 +98,12 @@ class LAC:
             run([part for name, value in flags.items() for part in (f"--{name}", *_values(value))])
         self.path, self.model = model_save_dir, tagging.load(model_save_dir)
 
-    def tag(self, texts: Sequence[str]) -> List[Words]:
-        """Return the words of texts, in their order."""
-        tagged = tag_tokens(self.model, texts, self.ranker)
+    def tag(self, texts: Sequence[str]) -> List[List[Span]]:
+        """Return the words of texts, in their order; all characters are in one."""
+        tagged = tagging.tag_tokens(self.model, texts, self.ranker and self.ranker.weights)
         if self.items.by_text:
-            tagged = map(characters, tagged)
-            tagged = [one._replace(tags=custom.apply(self.items, text, one.tags)) for text, one in zip(texts, tagged)]
-        return list(map(join, tagged))
+            tagged = [custom.apply(self.items, one) for one in tagged]
+        return [one.spans() for one in tagged]
 
     def run(self, texts: Union[str, Sequence[str]]) -> list:
         """Tag a text or several.
@@ -125,8 +126,10 @@ class LAC:
             if not isinstance(text, str):
                 raise TypeError(f"run takes strings; number {number} of the list is {type(text).__name__}")
         answers = []
-        for start in range(0, len(texts), TEXTS_AT_A_TIME):
-            for found in self.tag(texts[start : start + TEXTS_AT_A_TIME]):
-                answer = [found.words, found.tags, found.weights]
-                answers.append(answer[0] if self.mode == "seg" else answer[: 3 if self.mode == "rank" else 2])
+        for first in range(0, len(texts), TEXTS_AT_A_TIME):
+            some = texts[first : first + TEXTS_AT_A_TIME]
+            for text, found in zip(some, self.tag(some)):
+                words = [text[span.start : span.end] for span in found]
+                labels, weights = [span.label for span in found], [span.weight for span in found]
+                answers.append({"seg": words, "lac": [words, labels], "rank": [words, labels, weights]}[self.mode])
         return answers

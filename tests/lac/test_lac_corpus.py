@@ -9,8 +9,8 @@ from conftest import ROOT
 
 from lac import corpus
 from lac.corpus import split
+from lac.dictionaries import read_tags
 from lac.lines import join_names, parse_line, parse_words, read_gold
-from lac.reader import read_tags
 
 
 def text(words):

@@ -5,14 +5,26 @@ from elmo_chinese.text.cutter import CharacterCutter, PathCutter
 from elmo_chinese.text.reading import InputError
 
 import pytest
+from conftest import GOLDEN, ROOT
 
 from lac import dictionaries
-from lac.dictionaries import PRIOR, Dictionaries, from_lines, mix, plain_first, read_release, restore
-from lac.lines import Line, parse_line
-from lac.scores import Span
+from lac.dictionaries import (
+    PRIOR,
+    Dictionaries,
+    Sentence,
+    build_vocabulary,
+    from_lines,
+    mix,
+    plain_first,
+    read_release,
+    read_table,
+    read_tags,
+    restore,
+)
+from lac.lines import Line, Span, parse_line
 
-KINDS = ["n", "v", "t"]
-TAGS = [kind + ending for kind in KINDS for ending in ("", "-B", "-I")]
+LABELS = ["n", "v", "t"]
+TAGS = [label + ending for label in LABELS for ending in ("", "-B", "-I")]
 TABLE = {ord("Ａ"): "A", ord("１"): "1"}
 
 
@@ -101,7 +113,7 @@ def test_what_is_written_is_read_again(general, tmp_path):
     assert (again.weight, again.words, again.cutter.counts) == (text.weight, text.words, text.cutter.counts)
     bad = [
         ({"cutter": "x"}, "is to be cut by 'x'; known are characters, jieba, count, length"),
-        ({"habits": "x"}, "with the habits 'x'; known are released, own"),
+        ({"scheme": "x"}, "with the tag scheme 'x'; known are released, own"),
         ({"weight": -1}, "weight must be a whole number"),
     ]
     for change, message in bad:
@@ -129,3 +141,52 @@ def test_a_line_of_a_release_that_is_none_is_named(tmp_path, name, content, mess
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_release(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="lines.txt"):
+        path = tmp_path / name
+        path.write_bytes(text.encode("utf-8"))
+        return path
+
+    return write
+
+
+def test_tags_are_the_lines_of_tag_dic(write):
+    assert read_tags(GOLDEN / "lac_small" / "tag.dic") == ["n", "n-B", "n-I", "v", "v-B", "v-I", "w"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "no tags in it"),
+        ("n\nv\nn\n", "'n' stands on line 1 and again on line 3"),
+        ("n\n\nv\n", "line 2: expected one tag and nothing else, found ''"),
+        ("0\tn\n", "line 1: expected one tag and nothing else"),
+    ],
+)
+def test_a_bad_tag_file_is_an_error(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_tags(write(text, "tag.dic"))
+
+
+def test_the_table_of_the_project_makes_full_width_half_width():
+    table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
+    assert "１９９８年，ＡＢｃ　（％）".translate(table) == "1998年,ABc (%)"
+    assert "中。、《".translate(table) == "中。、《"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("ａa\n", "line 1: expected a character, a tab"), ("ａ\ta\nａ\tb\n", "line 2: 'ａ' .U.FF41. is there already"),
+     ("ab\tc\n", "line 1: expected a character")],
+)  # fmt: skip
+def test_a_bad_table_is_an_error(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_table(write(text, "q2b.dic"))
+
+
+def test_the_words_of_a_new_model_are_the_tokens_in_half_width_form():
+    sentences = [Sentence(["Ａ", "A", "b"], [], []), Sentence(["<UNK>", "b", "b"], [], [])]
+    assert build_vocabulary(sentences, {ord("Ａ"): "A"}) == ["<S>", "</S>", "<UNK>", "b", "A"]

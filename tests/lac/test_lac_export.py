@@ -17,11 +17,9 @@ from conftest import LM, ROOT
 from bilm import ElmoEncoder
 from lac import export, predict
 from lac import model as tagging
-from lac.dictionaries import Dictionaries
-from lac.model import Model
+from lac.dictionaries import Dictionaries, read_table, read_tags
+from lac.model import Model, encode, predict_ids, tag_tokens
 from lac.network import Tagger
-from lac.reader import read_table, read_tags
-from lac.words import join, tag_tokens
 
 TAGS = ROOT / "tests" / "golden" / "lac_small" / "tag.dic"
 
@@ -40,6 +38,11 @@ def random_model(**elmo):
     cutter = PathCutter({word: 3 for word in vocabulary.words}, "count")
     text = Dictionaries(vocabulary.words, tags, table, cutter, "own", weight=2)
     return Model(tagging.decoder(tagger), text, vocabulary if elmo else None, tagger)
+
+
+def predict_tags(model, sentences):
+    """Return a tag for each token of each sentence."""
+    return [[model.text.tags[n] for n in path] for path in predict_ids(model, encode(model, sentences))]
 
 
 ENCODERS = {
@@ -62,9 +65,9 @@ def test_the_program_and_the_exported_network_give_the_same_tags(tmp_path, name,
     assert (exported.exported is not None) == cpp
     random = np.random.default_rng(1)
     sentences = [[model.text.words[n] for n in random.integers(3, 60, size)] for size in (7, 1, 4, 12, 33)]
-    expected = tagging.predict(model, sentences)
-    assert tagging.predict(exported, sentences) == expected
-    assert [tagging.predict(exported, [sentence])[0] for sentence in sentences] == expected
+    expected = predict_tags(model, sentences)
+    assert predict_tags(exported, sentences) == expected
+    assert [predict_tags(exported, [sentence])[0] for sentence in sentences] == expected
     assert len({tag for tags in expected for tag in tags}) > 2
     for name in ("words", "tags", "table"):
         assert getattr(exported.text, name) == getattr(model.text, name)
@@ -77,8 +80,10 @@ def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
     (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     predict.main(["--model", str(tmp_path / "out"), str(tmp_path / "text.txt")])
     printed = capsysbinary.readouterr().out.decode("utf-8")
-    tagged = (zip(*join(words)[:2]) for words in tag_tokens(model, lines))
-    expected = [" ".join(f"{word}/{tag}" for word, tag in words if not word.isspace()) for words in tagged]
+    expected = [
+        " ".join(f"{line[span.start : span.end]}/{span.label}" for span in tagged.spans() if span.label)
+        for line, tagged in zip(lines, tag_tokens(model, lines))
+    ]
     assert printed == "".join(line + "\n" for line in expected)
 
 

@@ -24,10 +24,9 @@ from conftest import ROOT, largest_difference, run_python
 
 from bilm import ElmoEncoder
 from lac import LAC, export, predict, release, train
-from lac.lines import Line, parse_line
+from lac.lines import Line, Span, parse_line, spans
+from lac.model import Tagged
 from lac.release import custom
-from lac.scores import Span, all_spans
-from lac.words import Tagged, characters, join
 
 GOLDEN = ROOT / "tests" / "golden" / "lac_release"
 
@@ -87,8 +86,8 @@ def test_items_are_applied_where_they_end_further_right_than_the_last():
     for line in ("ab/X", "b/Y", "bcd/Z", "c"):
         custom.add(items, line)
     assert list(items.by_text) == ["ab", "b", "bcd"]  # a single character without a type says nothing
-    assert custom.apply(items, "abcd", ["n-B", "n-I", "n-I", "n-I"]) == ["X-B", "Z-B", "Z-I", "Z-I"]
-    assert custom.apply(items, "abe", ["n-B", "n-I", "n-I"]) == ["X-B", "X-I", "n-B"]
+    assert custom.apply(items, Tagged(["abcd"], ["n-B"])).bio == ["X-B", "Z-B", "Z-I", "Z-I"]
+    assert custom.apply(items, Tagged(["a", "be"], ["n-B", "n-I"])).bio == ["X-B", "X-I", "n-B"]
 
 
 def random_texts(count, seed):
@@ -106,9 +105,9 @@ def random_texts(count, seed):
 def test_words_of_any_text_join_up_to_it(lac, mode):
     texts = random_texts(300, release.MODES.index(mode)) + ["👨‍👩‍👧", "e\u0301", "\ud83d", "\x00", "\n", " ", ""]
     answers = lac[mode].tag(texts)
-    assert ["".join(found.words) for found in answers] == texts
-    assert all(len(found.words) == len(found.tags) for found in answers)
-    assert all("" not in found.words for found in answers)
+    for text, found in zip(texts, answers):
+        assert "".join(text[span.start : span.end] for span in found) == text
+        assert all(span.start < span.end for span in found)
 
 
 def test_a_long_text_and_many_empty_ones(lac):
@@ -131,13 +130,11 @@ def test_wrong_types_are_named(lac, texts, message):
 
 def test_words_start_at_b_and_s_and_take_the_last_type_and_the_largest_weight():
     tagged = Tagged(["a", "b", "cc", "d", "e", "f"], ["x-I", "y-I", "x-B", "z-S", "z-E", "w-B"], [0, 2, 1, 0, 3, 1])
-    assert join(tagged) == (["ab", "cc", "de", "f"], ["y", "x", "z", "w"], [2, 1, 3, 1])
-    assert join(characters(tagged)) == join(tagged)
-    assert characters(tagged).tags[2:4] == ["x-B", "x-I"]
-    assert [(span.start, span.end, span.tag) for span in all_spans(tagged.tokens, tagged.tags)] == [
-        (0, 2, "y"), (2, 4, "x"), (4, 6, "z"), (6, 7, "w")
-    ]  # fmt: skip
-    assert join(Tagged([], [], None)) == ([], [], None)
+    found = tagged.spans()
+    assert found == [(0, 2, "y", 2), (2, 4, "x", 1), (4, 6, "z", 3), (6, 7, "w", 1)]
+    characters = custom.apply(custom.no_items(), tagged)
+    assert characters.spans() == found and characters.bio[2:4] == ["x-B", "x-I"]
+    assert Tagged([], []).spans() == []
 
 
 @pytest.mark.parametrize("mode", release.MODES)
@@ -325,9 +322,9 @@ def test_lines_become_the_models_tokens_and_tags(models):
         trained, held_out = text.training_sentences(lines)[0], text.held_out_sentences(lines)[0]
         assert trained.gold == held_out.gold == [Span(0, 2, "ORG"), Span(2, 4, "v"), Span(4, 7, "n")]
         assert "".join(trained.words) == "".join(held_out.words) == "百度是家高科技"
-        assert all_spans(trained.words, trained.tags) == trained.gold
+        assert spans(trained.words, trained.tags) == trained.gold
     (crossing,) = text.training_sentences([Line(parse_line("高/a 科技/n 公/n 司机/n"), "here")])
-    assert all_spans(crossing.words, crossing.tags) == crossing.gold
+    assert spans(crossing.words, crossing.tags) == crossing.gold
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,10 @@ import lac.train
 from bilm import BiLM
 from lac import LAC, evaluate, predict
 from lac import model as tagging
-from lac.lines import kinds_of, read_gold
+from lac.dictionaries import read_tags
+from lac.lines import labels_of, read_gold, to_bio
+from lac.model import Tagged, tag_tokens
 from lac.options import make_parser
-from lac.reader import read_tags
-from lac.scores import words_begin
-from lac.words import Tagged, join, tag_tokens
 
 DATA = ROOT / "lac" / "data"
 # Everything that has a random part is switched on: dropout of ELMo, rare words, the order of the lines.
@@ -355,7 +354,7 @@ BAD_FILES = {
     "lines.txt": "大 桥\tn\n".encode(),
     "unknown.txt": "大 桥\tn qq\n".encode(),
     "bare.txt": "大 桥\n".encode(),
-    "tags.txt": "\n".join(kinds_of(read_tags(DATA / "tag.dic"))).encode(),
+    "tags.txt": "\n".join(labels_of(read_tags(DATA / "tag.dic"))).encode(),
     "gold.txt": "大 桥\tn n\t大桥/qq\n".encode(),
     "empty.txt": b"",
     "gbk.txt": "ok\tn\n中文\tn".encode("gb18030"),
@@ -501,25 +500,27 @@ def test_a_line_is_tagged_the_same_alone_and_among_others(trained):
 
 def test_every_word_is_given_out_whatever_the_tags():
     tokens, tags = ["大", "桥", "的", "上", "下"], ["n-I", "n-E", "O", "f-B", "v-I"]
-    assert join(Tagged(tokens, words_begin(tags), None))[:2] == (["大桥", "的", "上", "下"], ["n", "O", "f", "v"])
+    text, found = "".join(tokens), Tagged(tokens, to_bio(tags)).spans()
+    assert [text[start:end] for start, end, *_ in found] == ["大桥", "的", "上", "下"]
+    assert [span.label for span in found] == ["n", "O", "f", "v"]
 
 
 def test_a_long_text_is_tagged_in_pieces_that_end_with_sentences(trained, monkeypatch):
     model, sizes = tagging.load(trained), []
     text = "上海的房价平稳。北京下雨了，" * 30
-    decode, whole = tagging.predict_ids, list(map(join, tag_tokens(model, [text, "", "上海"])))
+    decode, whole = tagging.predict_ids, [tagged.spans() for tagged in tag_tokens(model, [text, "", "上海"])]
 
     def predict_ids(model, encoded, *more):
         sizes.extend(encoded.lengths.tolist())
         return decode(model, encoded, *more)
 
-    monkeypatch.setattr("lac.words.predict_ids", predict_ids)
+    monkeypatch.setattr("lac.model.predict_ids", predict_ids)
     monkeypatch.setattr(tagging, "LONGEST_ELMO_TEXT", 50)
-    cut = list(map(join, tag_tokens(model, [text, "", "上海"])))
+    cut = [tagged.spans() for tagged in tag_tokens(model, [text, "", "上海"])]
     assert max(sizes) <= 50 and len(sizes) > 6
-    assert ["".join(found.words) for found in cut] == [text, "", "上海"] and cut[1:] == whole[1:]
-    ends = [piece[-1] for piece in tagging.pieces_of(model, [token for token in text])]
-    assert set(ends[:-1]) == {"。"} and tagging.pieces_of(model, []) == []
+    assert [sum(span.end - span.start for span in found) for found in cut] == [len(text), 0, 2] and cut[1:] == whole[1:]
+    ends = [piece[-1] for piece in tagging.split_long(model, [token for token in text])]
+    assert set(ends[:-1]) == {"。"} and tagging.split_long(model, []) == []
 
 
 def test_ten_thousand_words_are_tagged_in_bounded_memory(trained):

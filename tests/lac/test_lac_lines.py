@@ -1,15 +1,12 @@
-"""lac/reader.py: tagged lines, tag sets, the table of replacements, batches, and what is wrong with files."""
+"""lac/lines.py: tags to words, tagged lines, and what is wrong with them."""
 
 from elmo_chinese.text.reading import InputError
 
 import pytest
-from conftest import GOLDEN, ROOT
 
-from lac.lines import Line, check_gold, parse_line, read_gold
-from lac.reader import Sentence, build_vocabulary, read_table, read_tags
-from lac.scores import Span
+from lac.lines import Line, Span, check_gold, parse_line, read_gold, spans, split_tag, to_bio, words_of
 
-KINDS = ["n", "v"]
+LABELS = ["n", "v"]
 
 
 @pytest.fixture
@@ -56,15 +53,15 @@ def test_a_bad_line_is_an_error_or_skipped_and_counted(write, name):
         assert len(read_gold(path)[0]) == 2
         return
     with pytest.raises(InputError, match="lines.txt: " + message):
-        read_gold(path, kinds=KINDS)
-    lines, problems = read_gold(path, "skip", kinds=KINDS)
+        read_gold(path, labels=LABELS)
+    lines, problems = read_gold(path, "skip", labels=LABELS)
     assert [line.text for line in lines] == ["桥", "路"]
     assert len(problems) == 1 and "line 2" in problems[0]
 
 
 def test_a_file_without_a_usable_line_is_an_error(write):
     with pytest.raises(InputError, match="no usable line in it; the first: .*line 1: unknown type 'q'"):
-        read_gold(write("a\tq\n"), "skip", kinds=KINDS)
+        read_gold(write("a\tq\n"), "skip", labels=LABELS)
     with pytest.raises(InputError, match="no usable line"):
         read_gold(write("\n\n"))
     with pytest.raises(InputError, match="is empty"):
@@ -75,48 +72,9 @@ def test_a_file_without_a_usable_line_is_an_error(write):
 
 def test_gold_words_of_unknown_types_are_counted_and_other_tag_sets_refused(write):
     lines, _ = read_gold(write("a/n b/q c/v d/O\n"))
-    assert check_gold(lines, KINDS, "here") == 1
+    assert check_gold(lines, LABELS, "here") == 1
     with pytest.raises(InputError, match="here: tagged with another tag set than the model's: it has n, q, v"):
         check_gold(lines, ["x"], "here")
-
-
-def test_tags_are_the_lines_of_tag_dic(write):
-    assert read_tags(GOLDEN / "lac_small" / "tag.dic") == ["n", "n-B", "n-I", "v", "v-B", "v-I", "w"]
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "no tags in it"),
-        ("n\nv\nn\n", "'n' stands on line 1 and again on line 3"),
-        ("n\n\nv\n", "line 2: expected one tag and nothing else, found ''"),
-        ("0\tn\n", "line 1: expected one tag and nothing else"),
-    ],
-)
-def test_a_bad_tag_file_is_an_error(write, text, message):
-    with pytest.raises(InputError, match=message):
-        read_tags(write(text, "tag.dic"))
-
-
-def test_the_table_of_the_project_makes_full_width_half_width():
-    table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
-    assert "１９９８年，ＡＢｃ　（％）".translate(table) == "1998年,ABc (%)"
-    assert "中。、《".translate(table) == "中。、《"
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [("ａa\n", "line 1: expected a character, a tab"), ("ａ\ta\nａ\tb\n", "line 2: 'ａ' .U.FF41. is there already"),
-     ("ab\tc\n", "line 1: expected a character")],
-)  # fmt: skip
-def test_a_bad_table_is_an_error(write, text, message):
-    with pytest.raises(InputError, match=message):
-        read_table(write(text, "q2b.dic"))
-
-
-def test_the_words_of_a_new_model_are_the_tokens_in_half_width_form():
-    sentences = [Sentence(["Ａ", "A", "b"], [], []), Sentence(["<UNK>", "b", "b"], [], [])]
-    assert build_vocabulary(sentences, {ord("Ａ"): "A"}) == ["<S>", "</S>", "<UNK>", "b", "A"]
 
 
 @pytest.mark.parametrize("typed", [True, False])
@@ -124,3 +82,47 @@ def test_the_words_of_a_new_model_are_the_tokens_in_half_width_form():
 def test_several_sentences_on_a_line_are_not_taken_for_tags(line, typed):
     with pytest.raises(ValueError, match="expected tags after the tab, found '房价/n'; put each sentence"):
         parse_line(line, typed)
+
+
+def found(text):
+    """Return the spans of `word/tag word/tag …` as text."""
+    words, tags = zip(*[token.rsplit("/", 1) for token in text.split()])
+    joined = "".join(words)
+    return [f"{joined[span.start : span.end]}/{span.label}" for span in words_of(spans(words, to_bio(tags)))]
+
+
+@pytest.mark.parametrize(
+    "tokens, expected",
+    {
+        "bare tags are words of one token": ("我/r 爱/v 北京/ns", ["我/r", "爱/v", "北京/ns"]),
+        "B I I": ("中国/nt-B 人民/nt-I 银行/nt-I 说/v", ["中国人民银行/nt", "说/v"]),
+        "B B are two": ("江/nr-B 李/nr-B 鹏/nr-I", ["江/nr", "李鹏/nr"]),
+        "B alone": ("江/nr-B 说/v", ["江/nr", "说/v"]),
+        "I at the start starts a word": ("泽民/nr-I 说/v", ["泽民/nr", "说/v"]),
+        "I after another type starts a word": ("北京/ns-B 大学/nt-I 的/u", ["北京/ns", "大学/nt", "的/u"]),
+        "I after a bare tag of its type starts a word": ("江/nr 泽民/nr-I", ["江/nr", "泽民/nr"]),
+        "B I E S": ("长/-B 江/-I 大/-I 桥/-E 在/-S", ["长江大桥/", "在/"]),
+        "E ends the word": ("大/n-B 桥/n-E 上/n-I", ["大桥/n", "上/n"]),
+        "E alone": ("桥/n-E", ["桥/n"]),
+        "S ends the word": ("大/n-S 桥/n-I", ["大/n", "桥/n"]),
+        "O is no word and ends the one before": ("大/n-B 的/O 桥/n-I O/O", ["大/n", "桥/n"]),
+        "a dash inside a type": ("大/a-b-B 桥/a-b-I 小/B-n", ["大桥/a-b", "小/B-n"]),
+    }.values(),
+)
+def test_spans_from_tag_names(tokens, expected):
+    assert found(tokens) == expected
+
+
+def test_no_tokens_have_no_spans():
+    assert spans([], []) == []
+
+
+def test_offsets_count_characters():
+    assert spans(["中国", "人民", "万岁"], ["n-B", "n-I", "v-B"]) == [Span(0, 4, "n"), Span(4, 6, "v")]
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("O-B", ("O", "B")), ("n-", ("n-", "S")), ("-S", ("", "S")), ("B", ("B", "S"))]
+)
+def test_only_the_four_endings_are_endings(name, expected):
+    assert split_tag(name) == expected
