@@ -43,7 +43,7 @@ from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.pretrained import pretrained_sizes
 from elmo_chinese.storage.vectors import FILES, Counts, writing
 from elmo_chinese.text.corpus.sentences import segment
-from elmo_chinese.text.reading import InputError, read_lines, read_stdin
+from elmo_chinese.text.reading import InputError, read_stdin, read_text, words_of
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.flags import Parser, boolean, positive_int
 from elmo_chinese.training.session import choose_device
@@ -235,13 +235,13 @@ class Text:
     Iterating gives int32 `[words]` for each line.
 
     Raises:
-        InputError: what `read_lines` raises, no line at all, no room for the temporary file.
+        InputError: what `read_text` raises, no line at all, no room for the temporary file.
     """
 
     def __init__(self, path: str, vocabulary: Vocabulary, split: Callable[[str], List[str]]):
         self.lines = self.words = self.empty = self.unknown = 0
         self._file = tempfile.TemporaryFile()
-        for block in read_stdin(2**18) if path == "-" else read_lines(path, 2**18):
+        for block in read_stdin(2**18) if path == "-" else read_text(path, 2**18):
             for line in block:
                 self._add(vocabulary.encode(split(line)), vocabulary.unknown)
         if not self.lines:
@@ -298,7 +298,7 @@ def load(options) -> Tuple[ElmoEncoder, Vocabulary]:
 def splitter(segmented: bool) -> Callable[[str], List[str]]:
     """Return what cuts a line into words: at white space, or by jieba, white space dropped."""
     if not segmented:
-        return str.split
+        return words_of
     try:
         import jieba  # noqa: F401  better now than at the first line
     except ImportError:

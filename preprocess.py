@@ -4,10 +4,10 @@
     python preprocess.py vocabulary --input data/mine/train --output data/mine/vocabulary.txt
 
 `sentences` reads text in UTF-8, GB18030, Big5 or UTF-16, packed (.gz, .bz2, .xz) or not, and tells its form by the
-content: plain text with blank lines between documents, JSON with one document a line or in an array, WikiExtractor's
-<doc …>. It cuts sentences after 。！？ and their like, words with jieba or, for a biLM that a tagger is to use, by the
-dictionary that the tagger cuts by (--cutter lac_model), and writes one sentence a line to
-OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document is held out for dev (of
+content: plain text with blank lines between documents, JSON with one document a line or in an array, CSV, numbered
+lines, WikiExtractor's <doc …>. It cuts sentences after 。！？ and their like, words with jieba or, for a biLM that a
+tagger is to use, by the dictionary that the tagger cuts by (--cutter lac_model), and writes one sentence a line to
+OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document goes to dev (of
 few documents: which blocks of lines) depends on a hash of its text, so it is the same every time. A run that was
 stopped or killed resumes when it is started again.
 
@@ -34,21 +34,20 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import lock_file, move, write_text
-from elmo_chinese.text.corpus.documents import check_file, documents, find_texts, same_file
-from elmo_chinese.text.corpus.forms import NAMES
-from elmo_chinese.text.corpus.held_out import held_out, longest_whole, nothing_to_train_on
+from elmo_chinese.text.corpus.documents import check_file, documents, draw_dev, longest_whole, same_file
+from elmo_chinese.text.corpus.forms import NAMES, Source
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences, tokenizer
 from elmo_chinese.text.corpus.shards import Seen, ShardWriter
 from elmo_chinese.text.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
 from elmo_chinese.text.corpus.workers import in_order
-from elmo_chinese.text.reading import InputError, read_lines
+from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.flags import Parser, positive_int, share
 
 import numpy as np
 
 CHUNK = 2**16  # characters handed to a worker at once
-Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is held out for dev, lines
+Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is for dev, lines
 
 
 class Cut(NamedTuple):
@@ -57,7 +56,7 @@ class Cut(NamedTuple):
     documents: List[int]  # that start in it, for train and dev
     blank: int  # how many of them hold no sentence
     lines: List[str]  # sentences, words apart by blanks
-    held_out: np.ndarray  # 1 where a sentence goes to dev, uint8 [sentences]
+    dev: np.ndarray  # 1 where a sentence goes to dev, uint8 [sentences]
     lengths: np.ndarray  # words of each sentence, int64 [sentences]
     fingerprints: np.ndarray  # of each sentence, uint64 [sentences], never 0
 
@@ -93,19 +92,19 @@ def words_of(sentences: List[str], cutter: Optional[str], user_dict: Optional[st
 
 def cut_chunk(chunk: List[Document], width: str, cutter: Optional[str], user_dict: Optional[str]) -> Cut:
     """Cut the sentences and words of some documents."""
-    documents, blank, lines, held_out = [0, 0], 0, [], []
+    documents, blank, lines, dev = [0, 0], 0, [], []
     for starts, is_dev, raw in chunk:
         before = len(lines)
         sentences = itertools.chain.from_iterable(split_sentences(normalise(line, width)) for line in raw)
         words = words_of(list(sentences), cutter, user_dict)
         lines += filter(None, (" ".join(" ".join(row).split()) for row in words))  # white space is a word, too
-        held_out += [is_dev] * (len(lines) - before)
+        dev += [is_dev] * (len(lines) - before)
         documents[is_dev] += starts
         blank += starts and len(lines) == before
     lengths = np.array([line.count(" ") + 1 for line in lines], dtype=np.int64)
     digests = b"".join(hashlib.sha256(line.encode("utf-8")).digest()[:8] for line in lines)
     fingerprints = np.maximum(np.frombuffer(digests, dtype="<u8"), np.uint64(1))
-    return Cut(documents, blank, lines, np.array(held_out, dtype=np.uint8), lengths, fingerprints)
+    return Cut(documents, blank, lines, np.array(dev, dtype=np.uint8), lengths, fingerprints)
 
 
 def chunks(
@@ -133,8 +132,8 @@ def chunks(
                 f"{file['path']} has changed since this run was started; delete the output folder and start afresh"
             )
         left_out: List[str] = []  # the check has reported them, or ended the run
-        read = documents(file["path"], file["encoding"], file["form"], text_field, left_out.append)
-        for pieces, (starts, is_dev, lines) in enumerate(held_out(read, dev_fraction, longest), start=1):
+        read = documents(Source(file["path"], file["encoding"]), file["form"], text_field, left_out.append)
+        for pieces, (starts, is_dev, lines) in enumerate(draw_dev(read, dev_fraction, longest), start=1):
             if number == position[0] and pieces <= position[1]:
                 continue
             chunk.append((starts, is_dev, lines))
@@ -152,7 +151,7 @@ def check_files(options) -> List[dict]:
     Raises:
         InputError: one cannot be read, and not `--on_bad_file skip`.
     """
-    paths = find_texts(options.input)
+    paths = list(map(str, find_files(options.input)))
     progress = Progress(len(paths), "files checked")
     check = functools.partial(check_file, text_field=options.text_field, skip_records=options.on_bad_record == "skip")
     files = []
@@ -276,9 +275,9 @@ def make_sentences(options) -> None:
                 state["remembered"] += int(fresh.sum())
             shards = [writer.count for writer in writers]
             for writer, is_dev in zip(writers, (0, 1)):
-                writer.add(cut.lines[index] for index in np.flatnonzero(fresh & (cut.held_out == is_dev)))
+                writer.add(cut.lines[index] for index in np.flatnonzero(fresh & (cut.dev == is_dev)))
             state["characters"] += size
-            count_in(state, cut.documents, cut.blank, cut.held_out, cut.lengths, fresh)
+            count_in(state, cut.documents, cut.blank, cut.dev, cut.lengths, fresh)
             if shards != [writer.count for writer in writers]:
                 save(position, fingerprints)
             done = sum(state[part]["documents"] for part in PARTS)
@@ -286,7 +285,12 @@ def make_sentences(options) -> None:
             progress.add(size, f"{done:,} of {total:,} documents  {speed:,.1f} documents/s  ")
         save([len(files), 0], fingerprints)
     if not state["train"]["sentences"]:
-        raise InputError(nothing_to_train_on(total, state["dev"]["sentences"], options.output))
+        if not state["dev"]["sentences"]:
+            raise InputError(f"no sentence in the {total:,} documents of --input")
+        raise InputError(
+            f"all {state['dev']['sentences']:,} sentences of the {total:,} documents fell to dev, none is left for "
+            f"training; delete {options.output} and lower --dev_fraction, or bring more text"
+        )
     finish(output, files, state, writers)
     report(output, files, state, total - before, time.perf_counter() - start, options)
 

@@ -24,7 +24,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tu
 
 from elmo_chinese.console import say
 from elmo_chinese.files import damage, lock_file, remove_unfinished, write_sums, writing
-from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, find_files, read_sentences
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -72,21 +72,18 @@ def _write_encoded(path: Path, vocabulary: Vocabulary, folder: Path) -> None:
     ids, unknown = vocabulary.ids, vocabulary.unknown
     written = 0
     with open(folder / "tokens.i4", "wb") as tokens, open(folder / "starts.i8", "wb") as starts:
-        for block in read_lines(path):
+        for block in read_sentences(path):
             flat, lengths = [], []
-            for line in block:
-                before = len(flat)
+            for words in block:
                 flat.append(vocabulary.start)
-                flat += [ids.get(word, unknown) for word in line.split()]
+                flat += [ids.get(word, unknown) for word in words]
                 flat.append(vocabulary.end)
-                lengths.append(len(flat) - before)
+                lengths.append(len(words) + 2)
             ends = np.cumsum(lengths) + written
             # Not `tofile`, whose errors do not say why.
             starts.write((ends - lengths).astype("<i8").tobytes())
             tokens.write(np.array(flat, dtype="<i4").tobytes())
             written += len(flat)
-        if not written:
-            raise InputError(f"{path} is a packed file with nothing in it")
         starts.write(np.array([written], dtype="<i8").tobytes())
 
 
@@ -100,7 +97,7 @@ def encode_shard(path: Path, vocabulary: Vocabulary, cache_dir: Path) -> Shard:
     """
     text = (path, _stamp(path))
     key = _shard_key(path, vocabulary)
-    folder = cache_dir / f"{key}.2"  # the second form of the cache
+    folder = cache_dir / f"{key}.3"  # the third form of the cache
     found, problem = _open_encoded(folder, key, vocabulary)
     if found is None:
         try:

@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, find_files, read_text
 
 OUTSIDE = "O"
 ENDINGS = ("B", "I", "E", "S")
@@ -306,7 +306,7 @@ def _check_labels(words: Words, labels: Sequence[str]) -> None:
 
 def _numbered(path: Path) -> Iterator[Tuple[int, str]]:
     number = 0
-    for block in read_lines(path):
+    for block in read_text(path):
         for line in block:
             number += 1
             if line.strip():

@@ -26,7 +26,7 @@ import sys
 from typing import Iterable, Iterator, List, Sequence
 
 from elmo_chinese.command import command
-from elmo_chinese.text.reading import find_files, read_lines, read_stdin
+from elmo_chinese.text.reading import find_files, read_stdin, read_text
 from elmo_chinese.training.flags import Parser
 
 import paddle
@@ -67,7 +67,7 @@ def with_ends(line: str, found: List[Span], mode: str) -> List[Span]:
 
 def input_lines(paths: Sequence[str]) -> Iterator[str]:
     """Yield the lines of files, of standard input if there are none."""
-    for blocks in map(read_lines, find_files(paths)) if paths else [read_stdin()]:
+    for blocks in map(read_text, find_files(paths)) if paths else [read_stdin()]:
         for block in blocks:
             yield from block
 

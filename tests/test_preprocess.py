@@ -311,7 +311,7 @@ def test_vocabulary_command(raw, tmp_path, capsys):
             ["sentences", "--input", "RAW", "--output", "OUT", "--cutter", "RAW/a.txt", "--user_dict", "x"],
             "one of them",
         ),
-        (["sentences", "--input", "RAW/empty", "--output", "OUT"], "no text in the 1 files"),
+        (["sentences", "--input", "RAW/empty", "--output", "OUT"], "empty is empty"),
         (["sentences", "--input", "RAW", "--output", "OUT", "--shard_size", "0"], "must be a size such as 100MB"),
         (["sentences", "--input", "RAW", "--output", "OUT", "--dev_fraction", "1"], "below 1, got '1'"),
         (["vocabulary", "--input", "RAW/blank", "--output", "OUT"], "no word stands --min_count 2 times"),

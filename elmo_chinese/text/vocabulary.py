@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines
+from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines, read_sentences
 
 START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
 
@@ -25,8 +25,8 @@ def count_words(paths: Union[PathLike, Sequence[PathLike]], limit: int = 2**21) 
         counts: Counter = Counter()
         spilled: List[Iterable[Tuple[str, int]]] = []
         for path in find_files(paths):
-            for block in read_lines(path):
-                counts.update(word for line in block for word in line.split())
+            for block in read_sentences(path):
+                counts.update(itertools.chain.from_iterable(block))
                 if len(counts) > limit:
                     spilled.append(_spill(sorted(counts.items()), folder, files))
                     counts.clear()

@@ -307,7 +307,7 @@ def test_absurd_sizes_in_checkpoint_json(sound, tmp_path, capsys, record_propert
 def test_code_in_a_cache(tmp_path, capsys, record_property):
     words, marker = Vocabulary(LM / "vocab.txt"), tmp_path / "executed"
     shard = encode_shard(LM / "train.txt", words, tmp_path)
-    folder, contents = tmp_path / f"{shard.key}.2", payloads(marker)
+    folder, contents = tmp_path / f"{shard.key}.3", payloads(marker)
     for content in contents:
         for name in ("tokens.i4", "starts.i8", "key"):
             before = (folder / name).read_bytes()

@@ -226,7 +226,7 @@ def test_a_cache_from_elsewhere(whole, tmp_path, capfd, record_property):
     assert_same_run(undisturbed, tmp_path / "a")  # made anew beside that of the other vocabulary
     ours = reader.encode_shard(LM / "train.txt", Vocabulary(LM / "vocab.txt"), cache)
     assert not np.array_equal(ours.tokens, theirs.tokens)
-    folders = [cache / f"{shard.key}.2" for shard in (ours, theirs)]
+    folders = [cache / f"{shard.key}.3" for shard in (ours, theirs)]
     messages = []
     for key in (theirs.key, ours.key):  # put in place of ours: as it is, and with a forged key
         shutil.rmtree(folders[0])
@@ -321,7 +321,7 @@ def test_what_is_trained_on_changes_under_way(whole, tmp_path, capfd, monkeypatc
             text = Path(shutil.copy(LM / "train.txt", tmp_path / "text.txt"))
             cache, root = tmp_path / f"cache{tries}", tmp_path / f"run{tries}"
             mine = [*arguments, "--train_path", text, "--cache_dir", cache, "--para_save_dir", root]
-            damaging = functools.partial(damage, text if what == "text" else cache / f"{key}.2" / what)
+            damaging = functools.partial(damage, text if what == "text" else cache / f"{key}.3" / what)
 
             def disturbed(model, optimizer, batch, states, random, moment=moment, damaging=damaging, **more):
                 if random.step == moment:
@@ -335,7 +335,7 @@ def test_what_is_trained_on_changes_under_way(whole, tmp_path, capfd, monkeypatc
             assert ("text.txt" if what == "text" else what) in errors and len(figures(root)) <= moment + 1
             shutil.copy(LM / "train.txt", text)
             if what != "text":
-                shutil.rmtree(cache / f"{key}.2")
+                shutil.rmtree(cache / f"{key}.3")
             code, _, errors = run(capfd, *mine)
             assert code == 0, errors
             assert_same_run(undisturbed, root)

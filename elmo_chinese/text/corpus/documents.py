@@ -1,134 +1,42 @@
-"""From files to documents: in any of the forms of `forms.py`, packed or not, in UTF-8, GB18030, Big5, UTF-16 or UTF-32.
+"""From files to documents: read in any of the forms of `forms.py`, checked, and drawn for train or dev.
 
 Files of any size are read in blocks, and twice: once to check them, once to cut them.
 """
 
-import codecs
-import glob
+import hashlib
 import os
+import re
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple
 
 from elmo_chinese.text.corpus import forms
-from elmo_chinese.text.encoding import NAMES, guess_encoding
-from elmo_chinese.text.reading import InputError, check_regular, reading
+from elmo_chinese.text.reading import InputError
 
-BLOCK = 2**20  # bytes read at once
-LONGEST_LINE = 2**22  # characters; plain text without line feeds is cut there
 PIECE = 2**20  # characters; a longer document is handed on in pieces
-
-
-def find_texts(patterns: Sequence[str]) -> List[str]:
-    """Return the files that paths, glob patterns and folders (with the folders in them) name, sorted.
-
-    Files and folders whose names start with a dot are left out of folders. Links are followed; a file or folder that is
-    reached in several ways is named once.
-
-    Raises:
-        InputError: one of them names no file, or a pipe or device; a folder cannot be read.
-    """
-    found: Dict[str, str] = {}
-    for pattern in patterns:
-        files, entered = [], set()
-        for match in [pattern] if os.path.exists(pattern) else glob.glob(pattern):
-            if not os.path.isdir(match):
-                files.append(match)
-                continue
-            for folder, folders, names in os.walk(match, onerror=_stop, followlinks=True):
-                if os.path.realpath(folder) in entered:
-                    folders.clear()
-                    continue
-                entered.add(os.path.realpath(folder))
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                files += [os.path.join(folder, name) for name in names if not name.startswith(".")]
-        if not files:
-            raise InputError(f"no file matches {pattern!r} (looked from {os.getcwd()})")
-        for path in sorted(files):
-            check_regular(path)
-            found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
-
-
-def _stop(error: OSError) -> None:
-    raise InputError(f"cannot read {error.filename}: {error.strerror}")
-
-
-def _blocks(path: str) -> Iterator[bytes]:
-    """Yield the unpacked bytes of a file, and nothing as the last block."""
-    with reading(path) as file:
-        block = b"-"
-        while block:
-            block = file.read(BLOCK)
-            yield block
-
-
-def detect_encoding(path: str) -> str:
-    """Return Python's codec for a file, by its first block with more than ASCII; UTF-8 drops a byte order mark."""
-    for block in _blocks(path):
-        if not block.isascii() or b"\0" in block:
-            return guess_encoding(block)
-    return "utf-8-sig"
-
-
-def _decoded(path: str, encoding: str) -> Iterator[str]:
-    """Yield the text of a file in blocks.
-
-    Raises:
-        InputError: naming the first byte that is not text, counted in the unpacked file.
-    """
-    decoder = codecs.getincrementaldecoder(encoding)()
-    offset = 0
-    for block in _blocks(path):
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            # The decoder had held back the start of a character, so its object starts before the block.
-            place = offset + len(block) - len(error.object) + error.start
-            known = f"looks like {NAMES[encoding]}, but is not from end to end"
-            raise InputError(f"{path}: {known}: byte {place} is 0x{error.object[error.start]:02x}; mend or convert it")
-        if "\0" in text:
-            raise InputError(f"{path}: not text: it holds the character 0, after {offset:,} bytes; mend or convert it")
-        offset += len(block)
-        yield text
-
-
-def _lines(path: str, encoding: str, longest: float) -> Iterator[str]:
-    """Yield lines without their ends, \\n or \\r\\n; one of more than about `longest` characters is cut."""
-    rest = ""
-    for text in _decoded(path, encoding):
-        lines = (rest + text).split("\n")
-        rest = lines.pop()
-        yield from (line[:-1] if line.endswith("\r") else line for line in lines)
-        if len(rest) > longest:
-            yield rest
-            rest = ""
-    if rest:
-        yield rest
-
-
-def source(path: str, encoding: str) -> forms.Source:
-    """Return what `forms` reads documents from."""
-    return forms.Source(path, lambda longest: _lines(path, encoding, longest), lambda: _decoded(path, encoding))
+MARKS = re.compile(r"\s*<S>\s+(.*)</S>\s*")  # of a sentence that was segmented already
+FEW = 10  # where dev would get fewer documents, it is drawn in blocks of the longer ones
+DEV_BLOCK = 1000  # characters
 
 
 def documents(
-    path: str, encoding: str, form: str, text_field: str, bad: Optional[forms.BadRecord] = None
+    source: forms.Source, form: str, text_field: str, bad: Optional[forms.BadRecord] = None
 ) -> Iterator[Tuple[bool, List[str]]]:
     """Yield the documents of a file as pairs: does a document start here, and lines of text.
 
     A document of more than about a million characters comes in several pieces, so that memory is bounded; only of
-    JSON a whole record is held. A document of blanks there comes with no lines.
+    JSON and tables a whole record is held. A document of blanks there comes with no lines.
 
     Args:
+        form: as `forms.tell` returned it. text_field: what holds the text, for JSON and tables.
         bad: is told of each record without a text, which is left out; None: it is an error.
 
     Raises:
         InputError: the file cannot be read; naming the place.
     """
-    for document in forms.documents(source(path, encoding), form, text_field, LONGEST_LINE, bad or _refuse):
+    for document in forms.READERS[form](source, text_field, bad or _refuse):
         starts, piece, size = True, [], 0
         for line in document:
-            piece.append(line)
+            piece.append(MARKS.sub(r"\1", line) if "S>" in line else line)
             size += len(line)
             if size >= PIECE:
                 yield starts, piece
@@ -139,6 +47,9 @@ def documents(
 
 def _refuse(problem: str) -> None:
     raise InputError(f"{problem} (--on_bad_record skip leaves such records out)")
+
+
+# --- the check before ---
 
 
 def check_file(path: str, text_field: str, skip_records: bool = False) -> dict:
@@ -156,10 +67,10 @@ def check_file(path: str, text_field: str, skip_records: bool = False) -> dict:
     known.update(bad_records=[], error=None)
     problems: List[str] = []
     try:
-        known.update(same_file(path), encoding=detect_encoding(path))
-        known["form"] = forms.tell(source(path, known["encoding"]))
-        bad = problems.append if skip_records else None
-        for starts, lines in documents(path, known["encoding"], known["form"], text_field, bad):
+        known.update(same_file(path))
+        source = forms.open_source(path)
+        known.update(encoding=source.encoding, form=forms.tell(source, text_field))
+        for starts, lines in documents(source, known["form"], text_field, problems.append if skip_records else None):
             known["documents"] += starts
             known["characters"] += sum(map(len, lines))
         known["bad_records"] = [problems[0], len(problems)] if problems else []
@@ -175,3 +86,36 @@ def same_file(path: str) -> dict:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror} (looked from {os.getcwd()})")
     return {"bytes": status.st_size, "changed": status.st_mtime_ns}
+
+
+# --- train or dev ---
+
+
+def draw_dev(
+    pieces: Iterable[Tuple[bool, List[str]]], dev_fraction: float, longest: float
+) -> Iterator[Tuple[bool, bool, List[str]]]:
+    """Yield what `documents` yields, each with whether it goes to dev: `(starts here, is for dev, lines)`.
+
+    A document goes to dev or to train as a whole, by a hash of its text (of its first piece, if it comes in several).
+    One of more than `longest` characters does so in blocks of consecutive lines of that length: of 1 / dev_fraction
+    blocks one goes to dev, the hash says which.
+    """
+    drawn = share = size = 0
+    for starts, piece in pieces:
+        if starts:
+            digest = hashlib.sha256("\n".join(piece).encode("utf-8")).digest()
+            drawn, share, size = int.from_bytes(digest[:8], "big"), int(dev_fraction * 2**64), 0
+        block: List[str] = []
+        for line in piece:
+            if size >= longest:
+                if block:
+                    yield starts, drawn < share, block
+                starts, block, size, drawn = False, [], 0, (drawn - share) % 2**64
+            block.append(line)
+            size += len(line)
+        yield starts, drawn < share, block
+
+
+def longest_whole(documents: int, dev_fraction: float) -> float:
+    """Return how long a document of a corpus may be that goes to dev or to train as a whole, in characters."""
+    return DEV_BLOCK if documents * dev_fraction < FEW else float("inf")

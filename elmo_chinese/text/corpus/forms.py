@@ -1,53 +1,144 @@
-"""The forms in which documents come, told by what is in a file: plain text, JSON, what WikiExtractor writes.
+"""The forms in which documents come, told by what is in a file.
 
-Each form is a function of the lines or blocks of a file that yields, for each document, its lines of text.
+Each form is a function of a file's lines or blocks that yields, for each document, its lines of text.
 """
 
+import codecs
+import csv
 import html
+import io
 import itertools
 import json
 import re
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple
 
-from elmo_chinese.text.reading import InputError
+from elmo_chinese.text.encoding import NAMES as ENCODINGS
+from elmo_chinese.text.encoding import guess_encoding
+from elmo_chinese.text.reading import (
+    LOOKED_AT,
+    NUMBERED,
+    InputError,
+    check_characters,
+    form_of,
+    reading,
+    split_lines,
+)
 
-LOOKED_AT = 2**16  # characters of a file that tell its form
+BLOCK = 2**20  # bytes read at once
+LONGEST_LINE = 2**22  # characters; plain text without line ends is cut there
 LONGEST_RECORD = 2**26  # characters; JSON that is not whole after so many is damaged
 DOC = re.compile(r"\s*<doc\s.*>\s*")  # a title may hold a >
-MARKUP = re.compile(r"<(\?xml|!doctype|html|mediawiki|doc)\b", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,\[\]]*")  # objects of an array, of several arrays, or one after another
+WIKI_KEYS = {"id", "url", "title"}  # of a record of WikiExtractor, besides the text
+COLUMN = re.compile(r"[^\W\d]\w*")  # the name of a column of a table
+DELIMITERS = ",\t;"
+CONLLU = "take the sentences out of it: grep '^# text = ' FILE | cut -c 10- > TEXT"
+csv.field_size_limit(LONGEST_RECORD)  # it is 131,072 characters, fewer than a document may have
 Documents = Iterator[Iterable[str]]
 BadRecord = Callable[[str], None]  # is told what is wrong with a record; may raise
 
 
 class Source(NamedTuple):
-    """A file to read documents from: its name for messages, and what gives its lines and its text in blocks."""
+    """A file to read documents from, and the codec of its text."""
 
     path: str
-    lines: Callable[[float], Iterator[str]]  # of at most about so many characters, without their ends
-    blocks: Callable[[], Iterator[str]]
+    encoding: str
+
+    def blocks(self) -> Iterator[str]:
+        r"""Yield the text in blocks; \r\n and \r are \n.
+
+        Raises:
+            InputError: naming the first byte that is not text, counted in the unpacked file.
+        """
+        decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(self.encoding)(), translate=True)
+        offset = 0
+        for block in read_blocks(self.path):
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                # The decoder had held back the start of a character, so its object starts before the block.
+                place = offset + len(block) - len(error.object) + error.start
+                raise InputError(
+                    f"{self.path}: looks like {ENCODINGS[self.encoding]}, but is not from end to end: byte {place} is "
+                    f"0x{error.object[error.start]:02x}; mend or convert it"
+                )
+            if "\0" in text:
+                raise InputError(
+                    f"{self.path}: not text: it holds the character 0, after {offset:,} bytes; mend or convert it"
+                )
+            if offset == 0:
+                check_characters(self.path, text)
+            offset += len(block)
+            yield text
+
+    def lines(self, longest: float = float("inf")) -> Iterator[str]:
+        """Yield the lines without their ends; one of more than about `longest` characters is cut."""
+        rest = ""
+        for text in self.blocks():
+            lines = (rest + text).split("\n")
+            rest = lines.pop()
+            yield from lines
+            if len(rest) > longest:
+                yield rest
+                rest = ""
+        if rest:
+            yield rest
+
+    def text_lines(self) -> Iterator[str]:
+        """Yield the lines of plain text, see `split_lines`; one of more than about `LONGEST_LINE` characters is cut."""
+        return itertools.chain.from_iterable(map(split_lines, self.lines(LONGEST_LINE)))
 
 
-def plain(source: Source, longest: int) -> Documents:
-    """Text in which blank lines separate documents; a line is cut after about `longest` characters."""
-    for blank, document in itertools.groupby(source.lines(longest), key=lambda line: not line.strip()):
+def read_blocks(path: str) -> Iterator[bytes]:
+    """Yield the unpacked bytes of a file, and nothing as the last block."""
+    with reading(path) as file:
+        block = b"-"
+        while block:
+            block = file.read(BLOCK)
+            yield block
+
+
+def open_source(path: str) -> Source:
+    """Return a file with the codec that its first block with more than ASCII tells; UTF-8 drops a byte order mark."""
+    for block in read_blocks(path):
+        if not block.isascii() or b"\0" in block:
+            return Source(path, guess_encoding(block))
+    return Source(path, "utf-8-sig")
+
+
+# --- the forms ---
+
+
+def plain(source: Source, field: str, bad: BadRecord) -> Documents:
+    """Text in which blank lines separate documents."""
+    for blank, document in itertools.groupby(source.text_lines(), key=lambda line: not line.strip()):
         if not blank:
             yield document
 
 
-def wiki(source: Source, longest: int) -> Documents:
+def numbered(source: Source, field: str, bad: BadRecord) -> Documents:
+    """A number, a tab and a sentence a line (Leipzig's corpora); each is a document."""
+    for line in source.text_lines():
+        number, tab, text = line.partition("\t")
+        if tab and number.strip().isdecimal():
+            yield [text]
+        elif line.strip():
+            raise InputError(f"{source.path}: numbered lines, but this one has no number: {line[:60]!r}; mend it")
+
+
+def wiki(source: Source, field: str, bad: BadRecord) -> Documents:
     """What WikiExtractor writes: a document between `<doc …>` and `</doc>`, each to be used up before the next."""
-    numbered = enumerate(source.lines(longest), start=1)
-    for number, line in numbered:
+    lines = enumerate(source.text_lines(), start=1)
+    for number, line in lines:
         if DOC.fullmatch(line):
-            yield _article(source, numbered, number)
+            yield _article(source, lines, number)
         elif line.strip():
             raise InputError(f"{source.path}: line {number}: text outside of <doc …> and </doc>: {line[:60]!r}")
 
 
-def _article(source: Source, numbered: Iterator, begun: int) -> Iterator[str]:
+def _article(source: Source, lines: Iterator, begun: int) -> Iterator[str]:
     number = begun
-    for number, line in numbered:
+    for number, line in lines:
         if DOC.fullmatch(line):
             raise InputError(f"{source.path}: line {number}: <doc …> before the </doc> of line {begun}'s")
         text, closed, _ = line.partition("</doc>")
@@ -58,9 +149,34 @@ def _article(source: Source, numbered: Iterator, begun: int) -> Iterator[str]:
     raise InputError(f"{source.path}: the <doc …> of line {begun} is not closed by line {number}; is the file cut?")
 
 
+def table(source: Source, field: str, bad: BadRecord) -> Documents:
+    """Comma-separated values (or tabs, semicolons), the first line names the columns; a document a row."""
+    lines = (line + "\n" for line in source.lines())
+    rows = csv.reader(itertools.dropwhile(str.isspace, lines), delimiter=_delimiter(source, field), strict=True)
+    try:
+        names = next(rows, [])
+        if field not in names:
+            raise InputError(
+                f"{source.path}: a table without a column {field!r} (found {', '.join(map(repr, names[:8]))}); "
+                "name the one that holds the text by --text_field"
+            )
+        for row in rows:
+            if row:
+                record = dict(zip(names, row)) if len(row) == len(names) else None
+                yield from _text_of(record, field, f"{source.path}: line {rows.line_num}", bad)
+    except csv.Error as error:
+        raise InputError(f"{source.path}: line {rows.line_num}: not a row of a table: {error}; is a quote missing?")
+
+
+def _delimiter(source: Source, field: str) -> str:
+    first = next(filter(str.strip, source.lines()), "")
+    rows = {delimiter: next(csv.reader([first], delimiter=delimiter)) for delimiter in DELIMITERS}
+    return max(DELIMITERS, key=lambda delimiter: (field in rows[delimiter], len(rows[delimiter])))
+
+
 def json_lines(source: Source, field: str, bad: BadRecord) -> Documents:
     """One JSON object a line."""
-    for number, line in enumerate(source.lines(float("inf")), start=1):
+    for number, line in enumerate(source.lines(), start=1):
         if not line.strip():
             continue
         where = f"{source.path}: line {number}"
@@ -116,39 +232,71 @@ def _text_of(record: object, field: str, where: str, bad: BadRecord) -> Iterator
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         return bad(f"{where}: {field!r} holds half a character: {error.reason}")
-    yield [part.rstrip("\r") for part in text.split("\n") if part.strip()]
+    if WIKI_KEYS <= set(record):
+        text = html.unescape(text)  # as in its <doc> form
+    yield [part for part in split_lines(text) if part.strip()]
 
 
+# --- which form ---
+
+# What each form is called, and what reads it.
 NAMES: Dict[str, str] = {
     "plain": "plain text",
+    "numbered": NUMBERED,
     "wiki": "WikiExtractor's <doc>",
+    "table": "CSV",
     "json_lines": "JSON lines",
     "json_objects": "JSON",
 }
+READERS: Dict[str, Callable[[Source, str, BadRecord], Documents]] = {
+    **{"plain": plain, "numbered": numbered, "wiki": wiki, "table": table},
+    **{"json_lines": json_lines, "json_objects": json_objects},
+}
 
 
-def tell(source: Source) -> str:
-    """Return the form of a file, a name of `NAMES`, by its first lines; a name that says JSON must be believed.
+def tell(source: Source, field: str) -> str:
+    """Return the form of a file, a name of `NAMES`, by its first lines; a name that says JSON or CSV must be believed.
+
+    Args:
+        field: the column that holds the text, if it is a table.
 
     Raises:
-        InputError: its name says JSON, but it is none; markup that is not read.
+        InputError: its name says JSON, but it is none; a form that is not read.
     """
-    start = "".join(itertools.islice(_some(source.blocks()), 64)).lstrip("\ufeff \t\r\n")
+    start = "".join(itertools.islice(_some(source.blocks()), 64)).lstrip("\ufeff \t\n")
     first, end, _ = start.partition("\n")
     if DOC.fullmatch(first):
         return "wiki"
-    if MARKUP.match(start):
+    form = form_of(start)
+    if form == "markup":
         raise InputError(f"{source.path}: markup, not text (it begins with {first[:40]!r}); take the text out of it")
-    named = re.search(r"\.(jsonl|ndjson|json)(\.\w+)?$", source.path)
-    if named and named[1] != "json":
+    if form == "CoNLL-U":
+        raise InputError(f"{source.path}: CoNLL-U, not text; {CONLLU}")
+    named = re.search(r"\.(jsonl|ndjson|json|csv|tsv)(\.\w+)?$", source.path)
+    if named and named[1] in ("jsonl", "ndjson"):
         return "json_lines"
     if re.match(r"\[\s*\{", start):
         return "json_objects"
     if re.match(r'\{\s*"', start):
         return "json_lines" if first.rstrip().endswith("}") or not end else "json_objects"
-    if named and start:
+    if named and start and named[1] == "json":
         raise InputError(f"{source.path}: neither JSON objects nor an array of them, though its name says JSON")
-    return "plain"
+    if form == NUMBERED:
+        return "numbered"
+    return "table" if named or _is_table(start, field) else "plain"
+
+
+def _is_table(start: str, field: str) -> bool:
+    """Say whether text begins with the names of columns, and each of the next lines has as many fields."""
+    lines = start.split("\n")[:5]
+    for delimiter in DELIMITERS:
+        names, *rows = csv.reader(lines, delimiter=delimiter)
+        if len(names) > 1 and field in names:
+            return True
+        if len(names) > 1 and all(map(COLUMN.fullmatch, names)) and rows:
+            if all(len(row) == len(names) for row in rows if row):
+                return True
+    return False
 
 
 def _some(blocks: Iterator[str]) -> Iterator[str]:
@@ -158,16 +306,3 @@ def _some(blocks: Iterator[str]) -> Iterator[str]:
         size += len(block)
         if size >= LOOKED_AT:
             return
-
-
-def documents(source: Source, form: str, field: str, longest: int, bad: BadRecord) -> Documents:
-    """Yield the documents of a file, the lines of text of each.
-
-    Args:
-        form: as `tell` returned it. field: that holds the text, for JSON.
-        longest: characters after which a line of plain text is cut.
-        bad: is told of each record that has no text, and may raise.
-    """
-    if form in ("json_lines", "json_objects"):
-        return {"json_lines": json_lines, "json_objects": json_objects}[form](source, field, bad)
-    return {"plain": plain, "wiki": wiki}[form](source, longest)

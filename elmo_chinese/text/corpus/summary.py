@@ -22,7 +22,7 @@ def count_in(
     state: Dict[str, Any],
     documents: List[int],
     blank: int,
-    held_out: np.ndarray,
+    dev: np.ndarray,
     lengths: np.ndarray,
     fresh: np.ndarray,
 ) -> None:
@@ -30,10 +30,10 @@ def count_in(
 
     Args:
         documents: how many, for train and dev. blank: how many of them hold no sentence.
-        held_out: 1 for each sentence that goes to dev. lengths: words of each. fresh: whether it stays. All `[n]`.
+        dev: 1 for each sentence that goes to dev. lengths: words of each. fresh: whether it stays. All `[n]`.
     """
     for is_dev, part in enumerate(PARTS):
-        chosen = fresh & (held_out == is_dev)
+        chosen = fresh & (dev == is_dev)
         state[part]["documents"] += documents[is_dev]
         state[part]["sentences"] += int(chosen.sum())
         state[part]["words"] += int(lengths[chosen].sum())

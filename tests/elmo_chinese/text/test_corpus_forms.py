@@ -1,15 +1,16 @@
 """elmo_chinese/text/corpus/forms.py and encoding.py: the same documents in any form, name, packing and encoding."""
 
 import bz2
+import csv
 import gzip
 import html
+import io
 import json
 import lzma
-import os
 
-from elmo_chinese.text.corpus import documents as documents_file
-from elmo_chinese.text.corpus.documents import check_file, documents, find_texts
-from elmo_chinese.text.reading import InputError
+from elmo_chinese.text.corpus import forms
+from elmo_chinese.text.corpus.documents import check_file, documents
+from elmo_chinese.text.corpus.forms import Source
 
 import numpy as np
 import pytest
@@ -31,6 +32,17 @@ def write(form, docs, rng):
         heads = (f'<doc id="{n}" url="x?curid={n}" title="题 > 目">' for n in range(len(docs)))
         bodies = (html.escape((end + end).join(lines), quote=False) for lines in docs)
         return "".join(f"{head}{end}{body}{end}</doc>{end}" for head, body in zip(heads, bodies)), ["wiki_00"]
+    if form == "numbered":
+        docs[:] = [[line] for lines in [*docs, docs[0]] for line in lines]  # a sentence is a document
+        return "".join(f"{n}\t{line}{end}" for n, (line,) in enumerate(docs, start=1)), [
+            "zho_news_2020_10K-sentences.txt"
+        ]
+    if form == "table":
+        file = io.StringIO()
+        rows = csv.DictWriter(file, ["id", "text", "title"], lineterminator=end, delimiter=str(rng.choice([",", "\t"])))
+        rows.writeheader()
+        rows.writerows(records)
+        return file.getvalue(), ["a.csv", "a.tsv", "reviews"]
     ascii_only = bool(rng.integers(2))
     if form == "json_lines":
         text = "".join(json.dumps(record, ensure_ascii=ascii_only) + end for record in records)
@@ -41,7 +53,7 @@ def write(form, docs, rng):
     return json.dumps(records, ensure_ascii=ascii_only, indent=indent and int(indent)), ["a.json", "all"]
 
 
-@pytest.mark.parametrize("form", ["plain", "wiki", "json_lines", "json_objects"])
+@pytest.mark.parametrize("form", ["plain", "wiki", "json_lines", "json_objects", "numbered", "table"])
 @pytest.mark.parametrize("seed", range(12))
 def test_documents_are_the_same_in_any_form_and_name_packed_or_not(tmp_path, monkeypatch, form, seed):
     rng = np.random.default_rng(seed)
@@ -52,11 +64,11 @@ def test_documents_are_the_same_in_any_form_and_name_packed_or_not(tmp_path, mon
     packing = str(rng.choice(list(PACK)))
     path = tmp_path / (str(rng.choice(names)) + str(rng.choice(["", packing])))
     path.write_bytes(PACK[packing](text.encode(encoding)))
-    monkeypatch.setattr(documents_file, "BLOCK", int(rng.choice([2**20, 64, 7])))
+    monkeypatch.setattr(forms, "BLOCK", int(rng.choice([2**20, 64, 7])))
     known = check_file(str(path), "text")
     assert known["error"] is None and known["documents"] == len(docs)
     assert known["form"] == form
-    found = list(documents(str(path), known["encoding"], form, "text"))
+    found = list(documents(Source(str(path), known["encoding"]), form, "text"))
     assert found == [(True, lines) for lines in docs]
 
 
@@ -65,7 +77,7 @@ def test_big5_is_read_as_what_it_is(tmp_path):
     (tmp_path / "a.txt").write_bytes(text.encode("big5"))
     known = check_file(str(tmp_path / "a.txt"), "text")
     assert known["error"] is None
-    ((_, lines),) = documents(str(tmp_path / "a.txt"), known["encoding"], "plain", "text")
+    ((_, lines),) = documents(Source(str(tmp_path / "a.txt"), known["encoding"]), "plain", "text")
     assert lines == text.splitlines()
 
 
@@ -83,6 +95,7 @@ def test_big5_is_read_as_what_it_is(tmp_path):
         ('[{"text": "字"}, {"text": null}]', "record 2: 'text' is null, not a text"),
         ('<doc id="1">\n字。\n', "the <doc …> of line 1 is not closed"),
         ('<doc id="1">\n字。\n</doc>\n外。\n', "line 4: text outside of <doc …>"),
+        ("# text = 我来\n1\t我\t我\tPRON\tPN\t_\t2\tnsubj\t_\t_\n", "CoNLL-U, not text; take the sentences out"),
     ],
 )
 def test_what_is_cut_or_of_no_form_is_named(tmp_path, text, message):
@@ -103,36 +116,49 @@ def test_a_sentence_that_looks_like_json_is_text(tmp_path):
     assert check_file(str(tmp_path / "a.txt"), "text")["form"] == "plain"
 
 
-def test_links_are_followed_and_each_folder_is_read_once(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "a.txt").write_text("字。\n", encoding="utf-8")
-    (tmp_path / "mine").mkdir()
-    os.symlink(tmp_path / "real", tmp_path / "mine" / "wiki")
-    os.symlink(tmp_path / "real", tmp_path / "mine" / "zhwiki")
-    os.symlink(tmp_path / "mine", tmp_path / "real" / "round")
-    os.symlink(tmp_path / "real" / "a.txt", tmp_path / "mine" / "z.txt")
-    both = [str(tmp_path / "mine"), str(tmp_path / "real")]
-    assert find_texts(both) == [str(tmp_path / "mine" / "wiki" / "a.txt")]
-    os.symlink(tmp_path / "nowhere", tmp_path / "mine" / "gone")
-    assert str(tmp_path / "mine" / "gone") in find_texts(both)  # so that reading it fails by name
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
-def test_a_pipe_is_refused_and_a_strange_name_is_taken_literally(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="a pipe or a device"):
-        find_texts([str(tmp_path / "pipe")])
-    with pytest.raises(InputError, match="a pipe or a device"):
-        find_texts([str(tmp_path)])
-    for name in ("x[1].txt", "x1.txt"):
-        (tmp_path / name).write_text("字。\n", encoding="utf-8")
-    assert find_texts([str(tmp_path / "x[1].txt")]) == [str(tmp_path / "x[1].txt")]
-
-
 def test_a_record_over_many_blocks_is_read_once_it_is_whole_and_bad_ones_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents_file, "BLOCK", 10)
+    monkeypatch.setattr(forms, "BLOCK", 10)
     records = [{"text": "长" * 5000}, {"text": None}, {"title": "一"}, {"text": "末"}]
     (tmp_path / "all").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
     known = check_file(str(tmp_path / "all"), "text", skip_records=True)
     assert (known["documents"], known["bad_records"][1], known["characters"]) == (2, 2, 5001)
     assert "record 2: 'text' is null" in known["bad_records"][0]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("label,review\n1,好。\n0,坏。\n", "a table without a column 'text' (found 'label', 'review'); name the one"),
+        ('id,text\n1,"好。\n2,坏。\n', "line 3: not a row of a table: unexpected end of data; is a quote missing?"),
+        ("id,text\n1\n", "line 2 has no text 'text'"),
+    ],
+)
+def test_a_table_is_told_and_its_faults_are_named(tmp_path, text, message):
+    for name in ("a.csv", "reviews"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert message in check_file(str(tmp_path / name), "text")["error"]
+
+
+def test_text_with_commas_is_no_table(tmp_path):
+    for text in ("你好,世界\n再见,世界,再见\n", "Hello, world\n", "a,b\n一行字。\n"):
+        (tmp_path / "a").write_text(text, encoding="utf-8")
+        assert check_file(str(tmp_path / "a"), "text")["form"] == "plain"
+
+
+def test_lines_end_in_any_way_in_json_too_and_segmented_text_loses_its_marks(tmp_path):
+    lines = ["一。", "二。", "三。", "四。", "五。"]
+    text = "\ufeff一。\r二。\x85三。\u2028<S> 四。 </S>\u2029\u200b五。\r\n"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False), encoding="utf-8")
+    for name in ("a.txt", "a.jsonl"):
+        source = forms.open_source(str(tmp_path / name))
+        ((_, found),) = documents(source, forms.tell(source, "text"), "text")
+        assert [line.strip() for line in found] == lines
+
+
+def test_what_wikiextractor_escaped_is_the_same_in_its_json(tmp_path):
+    record = {"id": "13", "url": "https://zh.wikipedia.org/wiki?curid=13", "title": "题", "text": "a &lt; b"}
+    own = {"id": "13", "text": "a &lt; b"}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, (record, own))), encoding="utf-8")
+    found = list(documents(forms.open_source(str(tmp_path / "a.jsonl")), "json_lines", "text"))
+    assert [lines for _, lines in found] == [["a < b"], ["a &lt; b"]]

@@ -11,7 +11,15 @@ import sys
 import tarfile
 import threading
 
-from elmo_chinese.text.reading import InputError, find_files, read_lines, read_stdin
+from elmo_chinese.text.reading import (
+    InputError,
+    find_files,
+    form_of,
+    read_lines,
+    read_sentences,
+    read_stdin,
+    read_text,
+)
 
 import pytest
 
@@ -34,8 +42,9 @@ def test_find_files_takes_glob_folder_or_list(tmp_path):
     with pytest.raises(InputError, match=r"no file matches '.*none\*'.*looked from"):
         find_files(str(corpus / "none*"))
     (corpus / "void").write_text("", encoding="utf-8")
+    assert find_files(corpus) == all_of_them
     with pytest.raises(InputError, match="void is empty"):
-        find_files(corpus)
+        find_files(corpus / "void")
 
 
 def lines_of(path, **more):
@@ -128,3 +137,108 @@ def test_a_closed_standard_input_is_named(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputError, match="standard input is closed"):
         next(read_stdin())
+
+
+def test_files_of_folders_in_folders(tmp_path):
+    for name in ("b/2.txt", "b/c/3.txt", "1.txt", ".hidden", ".git/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("字", encoding="utf-8")
+    found = find_files([str(tmp_path), str(tmp_path / "*.txt")])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["1.txt", "b/2.txt", "b/c/3.txt"]
+    with pytest.raises(InputError, match="no file matches 'nowhere'"):
+        find_files(["nowhere"])
+
+
+def test_links_are_followed_and_each_folder_is_read_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.txt").write_text("字。\n", encoding="utf-8")
+    (tmp_path / "mine").mkdir()
+    os.symlink(tmp_path / "real", tmp_path / "mine" / "wiki")
+    os.symlink(tmp_path / "real", tmp_path / "mine" / "zhwiki")
+    os.symlink(tmp_path / "mine", tmp_path / "real" / "round")
+    os.symlink(tmp_path / "real" / "a.txt", tmp_path / "mine" / "z.txt")
+    both = [str(tmp_path / "mine"), str(tmp_path / "real")]
+    assert find_files(both) == [tmp_path / "mine" / "wiki" / "a.txt"]
+    os.symlink(tmp_path / "nowhere", tmp_path / "mine" / "gone")
+    assert tmp_path / "mine" / "gone" in find_files(both)  # so that reading it fails by name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_refused_by_itself_and_in_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a pipe or a device"):
+        find_files([str(tmp_path / "pipe")])
+    with pytest.raises(InputError, match="a pipe or a device"):
+        find_files([str(tmp_path)])
+
+
+def test_what_spark_writes_beside_its_parts_and_empty_parts_are_left_out(tmp_path):
+    for name in ("_SUCCESS", "._SUCCESS.crc", "_metadata", "_temporary/0/part", "_committed_17", "part-2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for ending, pack in PACK.items():
+        (tmp_path / f"part-0{ending}").write_bytes(pack("字\n".encode()))
+        (tmp_path / f"part-1{ending}").write_bytes(pack(b""))
+    (tmp_path / "_mine.txt").write_text("字\n", encoding="utf-8")
+    (tmp_path / "_committed_17").write_text("{}", encoding="utf-8")
+    assert [path.name for path in find_files(tmp_path)] == ["_mine.txt", *sorted(f"part-0{ending}" for ending in PACK)]
+    with pytest.raises(InputError, match="part-1 is empty, and so are 4 more"):
+        find_files([str(tmp_path / "part-1*"), tmp_path / "part-2"])
+
+
+MARK, ZWSP, VARIANT = "\ufeff", "\u200b", "\ufe0f"
+
+
+def test_a_text_has_lines_whatever_ends_them_and_no_characters_without_width(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"{MARK}一 二\r三\r\n四\x85五\u2028六\u2029\n{MARK}七{ZWSP}八 {VARIANT} 九\n<S> 十 </S>".encode())
+    for size in (2**23, 1, 5):
+        lines = list(itertools.chain.from_iterable(read_text(path, size)))
+        assert lines == ["一 二", "三", "四", "五", "六", "", "七八  九", "<S> 十 </S>"]
+        sentences = list(itertools.chain.from_iterable(read_sentences(path, size)))
+        assert sentences == [["一", "二"], ["三"], ["四"], ["五"], ["六"], [], ["七八", "九"], ["十"]]
+    assert lines_of(path)[0].startswith("一 二\r三")  # as a vocabulary or JSON has it
+
+
+CONLLU = "# sent_id = 1\n# text = 我来\n1\t我\t我\tPRON\tPN\t_\t2\tnsubj\t_\t_\n"
+
+
+@pytest.mark.parametrize(
+    "text, form",
+    [
+        (CONLLU, "CoNLL-U"),
+        ("1\t我们 来 了 。\n2\t你 好\n", "numbered lines"),
+        ('{"text": "我们"}\n', "JSON"),
+        ('[\n  {"text": "我们"}]\n', "JSON"),
+        ('<doc id="1" url="x" title="题">\n', "markup"),
+    ],
+)
+def test_other_forms_than_a_sentence_a_line_are_named(tmp_path, text, form):
+    (tmp_path / "a").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=f"a: {form}.*preprocess.py sentences"):
+        list(read_sentences(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    "text", ["1\t月\n1\t日\n", "12 月 3 日\n", "{ 集合 }\n", '{ " 字 " : 1 }\n', "<S> 字 </S>\n", ""]
+)
+def test_segmented_text_that_looks_like_another_form_is_read(text):
+    assert form_of(text) is None
+
+
+@pytest.mark.parametrize(
+    "start, name",
+    [
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "OLE .Thumbs.db"),
+        (b"%PDF-1.7\n", "PDF"),
+    ],
+)
+def test_files_without_text_are_named(tmp_path, start, name):
+    (tmp_path / "a").write_bytes(start)
+    with pytest.raises(InputError, match=f"a: {name}.*no text"):
+        lines_of(tmp_path / "a")
+    draw = random.Random(0)
+    (tmp_path / "b").write_bytes(bytes(draw.randrange(256) for _ in range(5000)))
+    with pytest.raises(InputError, match="b: no text: .* control characters"):
+        lines_of(tmp_path / "b")
