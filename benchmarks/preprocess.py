@@ -24,8 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from elmo_chinese.text.corpus.documents import detect_encoding, documents, find_texts  # noqa: E402
+from elmo_chinese.text.corpus.documents import documents  # noqa: E402
+from elmo_chinese.text.corpus.forms import open_source, tell  # noqa: E402
 from elmo_chinese.text.corpus.sentences import tokenizer  # noqa: E402
+from elmo_chinese.text.reading import find_files  # noqa: E402
 
 import preprocess  # noqa: E402
 
@@ -89,8 +91,8 @@ def main():
         fetch(options.work / "text")
     patterns = options.input or [str(options.work / "text")]
     lines = []
-    for path in find_texts(patterns):
-        for _, document in documents(path, detect_encoding(path), "text"):
+    for source in map(open_source, map(str, find_files(patterns))):
+        for _, document in documents(source, tell(source, "text"), "text"):
             lines += document
     megabytes = sum(len(line.encode("utf-8")) for line in lines) / 1e6
     tokenizer()

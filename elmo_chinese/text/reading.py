@@ -185,10 +185,11 @@ def _decoded(path: Union[PathLike, int], block_size: int) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 line += block.count(b"\n", 0, error.start)
                 codec = guess_encoding(block)
+                name = NAMES[codec]
                 check_characters(path, block.decode(codec, "replace"))
                 raise InputError(
                     f"{path}: not UTF-8: line {line}, byte {offset + error.start} is 0x{block[error.start]:02x}; "
-                    + ("mend it" if NAMES[codec] == "UTF-8" else f"convert it, e.g. iconv -f {NAMES[codec]} -t UTF-8")
+                    + ("mend it" if name == "UTF-8" else f"convert it, e.g. with iconv -f {name} -t UTF-8")
                 )
             line += text.count("\n")
             yield text[1:] if offset == 0 and text.startswith("\ufeff") else text
