@@ -5,7 +5,8 @@
 
 The input is in the format of the People's Daily corpus, or another that `lac/lines.py` knows. OUTPUT gets train.txt,
 dev.txt, test.txt (those that were asked for), with brackets and names as one word and without articles' numbers, and
-tag.dic: a tag for words of one token, and one for the first and the other tokens of longer ones, of each type.
+tag.dic: a tag for words of one token, and one for the first and the other tokens of longer ones, of each type. None
+of these files is replaced if it is there already.
 
     input    19980101-01-001-001/m  [中央/n  人民/n  广播/vn  电台/n]nt  记者/n  江/nr  泽民/nr
     output   中央人民广播电台/nt 记者/n 江泽民/nr
@@ -14,6 +15,7 @@ How text is cut into tokens is the business of the model (`lac/dictionaries.py`)
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import List, NamedTuple
@@ -26,6 +28,9 @@ from elmo_chinese.text.reading import InputError
 import numpy as np
 
 from lac.lines import OUTSIDE, Line, labels_of, read_gold, tags_of
+
+# What OUTPUT gets.
+FILES = ["train.txt", "dev.txt", "test.txt", "tag.dic"]
 
 
 class Parts(NamedTuple):
@@ -68,36 +73,32 @@ def as_text(line: Line) -> str:
 
 def make(options) -> None:
     """Draw the parts and write the files."""
-    lines, problems = read_gold(options.input, options.on_bad_line)
-    parts = split(lines, options.dev_lines, options.test_lines, options.train_lines, options.seed)
-    for name in ("dev", "test"):
-        paths = getattr(options, f"{name}_input")
-        if paths:
-            more, more_problems = read_gold(paths, options.on_bad_line)
-            parts = parts._replace(**{name: getattr(parts, name) + more})
-            problems += more_problems
-    if problems:
-        say(f"{len(problems)} lines skipped, the first: {problems[0]}")
     folder = Path(options.output)
     with lock_folder(folder, f"another process is writing to {folder}; let it end, or choose another --output"):
+        for path in (folder / name for name in FILES):
+            if os.path.lexists(path):
+                raise InputError(f"{path} is there already and is not replaced; choose another --output, or delete it")
+        lines, problems = read_gold(options.input, options.on_bad_line)
+        parts = split(lines, options.dev_lines, options.test_lines, options.train_lines, options.seed)
+        for name in ("dev", "test"):
+            paths = getattr(options, f"{name}_input")
+            if paths:
+                more, more_problems = read_gold(paths, options.on_bad_line)
+                parts = parts._replace(**{name: getattr(parts, name) + more})
+                problems += more_problems
+        if problems:
+            say(f"{len(problems)} lines skipped, the first: {problems[0]}")
         write(parts, folder)
 
 
 def write(parts: Parts, folder: Path) -> None:
-    """Write the lines of each part, and the tag set."""
-    tags = tags_of(parts.train)
-    for name, part in parts._asdict().items():
-        path = folder / f"{name}.txt"
-        if not part and path.exists():
-            raise InputError(
-                f"{path} is there, and this split has no such part: keep it with --{name}_input {path}, or, if its "
-                "lines are among these, delete it or choose another --output"
-            )
-    write_text(folder / "tag.dic", "".join(tag + "\n" for tag in tags))
+    """Write the lines of each part, and last the tag set."""
     for name, part in parts._asdict().items():
         if part:
             write_text(folder / f"{name}.txt", "".join(as_text(line) + "\n" for line in part))
             say(f"{folder / name}.txt: {len(part)} lines, {sum(len(line.words) for line in part)} words")
+    tags = tags_of(parts.train)
+    write_text(folder / "tag.dic", "".join(tag + "\n" for tag in tags))
     say(f"{folder / 'tag.dic'}: {len(tags)} tags of {len(labels_of(tags))} types")
 
 

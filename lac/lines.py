@@ -37,6 +37,10 @@ BRACKET = re.compile(r"\]/?([^/\[\]]+)")
 PEOPLES_DAILY = re.compile(rf"^\s*{ARTICLE.pattern}/m(\s|$)|\S\s\s+\S|(^|\s)\[[^/\s]")
 # Where tokens stand in words, without types; a B alone may be a type (in some tag sets 区别词).
 BARE = re.compile("[BIMESO]*B(I|M*E)[BIMESO]*")
+# What tokens look like in whole files of one form: `我/r`, `n/n]nt`; `我_PN`; and the second of two, `B-ORG`.
+SLASHED = re.compile(r".+/[A-Za-z][A-Za-z0-9-]*(\]/?[A-Za-z0-9-]+)*")
+UNDERSCORED = re.compile(r".+_[A-Z][A-Za-z0-9-]*")
+COLUMN_TAG = re.compile(r"O|[BIMES]-\S+|\S+-[BIMES]")
 PERSON = "nr"
 LONGEST_SURNAME = 2
 
@@ -128,7 +132,7 @@ def parse_line(line: str, typed: bool = True) -> Words:
     """Return the gold words of a line of any form; `ValueError` says what is wrong with it.
 
     Args:
-        typed: False: words have no types; without a tab the line is words alone.
+        typed: False: words have no labels; without a tab the line is words alone.
     """
     if "\t" in line:
         words = parse_tagged(line)
@@ -269,18 +273,23 @@ def read_gold(
     Args:
         paths: see `elmo_chinese.text.reading.find_files`.
         on_bad_line: "error", or "skip" to leave a line out that cannot be used.
-        typed: see `parse_line`.
+        typed: False: words have no labels, and of lines that have some they are dropped.
         labels: the types that may be there, None: any.
 
     Raises:
-        InputError: naming file and line. Or no line of a file can be used.
+        InputError: naming file and line. Or no line of a file can be used, or most are of a form that is not read.
     """
     lines, problems = [], []
     for path in find_files(paths):
-        before = len(lines)
-        for number, line in _numbered(path):
+        before, rows = len(lines), list(_numbered(path))
+        try:
+            has_types = _have_types([line for _, line in rows])
+        except ValueError as error:
+            raise InputError(f"{path}: {error}")
+        for number, line in rows:
             try:
-                words = parse_line(line.rstrip("\r"), typed)
+                words = parse_line(line.rstrip("\r"), typed or has_types)
+                words = words if typed else [(word, "") for word, _ in words]
                 if labels is not None:
                     _check_labels(words, labels)
             except ValueError as error:
@@ -294,6 +303,22 @@ def read_gold(
         if len(lines) == before:
             raise InputError(f"{path}: no usable line in it" + (f"; the first: {problems[-1]}" if problems else ""))
     return lines, problems
+
+
+def _have_types(lines: List[str]) -> bool:
+    """Say whether most tokens are `word/type`; `ValueError` names another form of most of them, which is not read."""
+    rows = [line.split() for line in lines if "\t" not in line]
+    tokens = [token for row in rows for token in row]
+    if 2 * sum(len(row) == 2 and COLUMN_TAG.fullmatch(row[1]) is not None for row in rows) > len(rows):
+        found = " ".join(rows[0])
+        raise ValueError(
+            f"lines of one token and its tag ({found!r}); put a sentence on a line: `token token<TAB>tag tag`"
+        )
+    underscored = [token for token in tokens if UNDERSCORED.fullmatch(token)]
+    if 2 * len(underscored) > len(tokens):
+        right = "/".join(underscored[0].rsplit("_", 1))
+        raise ValueError(f"types behind an underscore ({underscored[0]!r}); put them behind a slash: {right}")
+    return 2 * sum(SLASHED.fullmatch(token) is not None for token in tokens) > len(tokens)
 
 
 def _check_labels(words: Words, labels: Sequence[str]) -> None:

@@ -150,29 +150,39 @@ def test_bad_input_is_a_clear_error(source, capsys, content, more, message):
     assert stopped.value.code == 1 and re.search(message, capsys.readouterr().err)
 
 
-def test_two_at_once_do_not_mix(source, tmp_path, monkeypatch, capsys):
-    source.write_text("a/n\n", encoding="utf-8")
-    output = run(source)
+def test_two_at_once_do_not_mix(source, monkeypatch, capsys):
     monkeypatch.setattr(files, "LOCK_TRIES", 0)
-    with files.lock_folder(output, ""):  # the other one
+    with files.lock_folder(source.parent / "out0", ""):  # the other one
         with pytest.raises(SystemExit) as stopped:
             run(source)
     assert stopped.value.code == 1 and "another process is writing to " in capsys.readouterr().err
 
 
-def test_an_earlier_split_does_not_stay_beside_a_new_one(source, capsys):
-    source.write_text("a/n\nb/n\nc/n\n", encoding="utf-8")
-    output = run(source, "--test_lines", "1")
-    before = (output / "train.txt").read_bytes()
+@pytest.mark.parametrize("name", ["train.txt", "dev.txt", "test.txt", "tag.dic"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_is_there_already_is_not_replaced(source, capsys, name, kind):
+    there = source.parent / "out0" / name
+    there.parent.mkdir()
+    if kind == "link":
+        there.symlink_to("nowhere")
+    elif kind == "folder":
+        there.mkdir()
+    else:
+        there.write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        run(source)
+    assert stopped.value.code == 1 and f"{there} is there already and is not replaced" in capsys.readouterr().err
+    assert [path.name for path in there.parent.iterdir()] == [name]
+    assert kind != "file" or there.read_text() == "mine"
+
+
+def test_the_input_is_not_the_output(source, capsys):
+    source.rename(source.with_name("train.txt"))
+    before = source.with_name("train.txt").read_bytes()
     with pytest.raises(SystemExit):
-        run(source, "--seed", "1")
-    assert f"keep it with --test_input {output / 'test.txt'}, or" in capsys.readouterr().err
-    assert (output / "train.txt").read_bytes() == before
-    run(source, "--test_lines", "1")
-    test = (output / "test.txt").read_bytes()
-    again = ["--test_input", str(output / "test.txt"), "--output", str(output)]
-    run(output / "train.txt", "--dev_lines", "1", *again)  # dev is taken of train
-    assert (output / "test.txt").read_bytes() == test and (output / "dev.txt").read_bytes() in before
+        corpus.main(["--input", str(source.with_name("train.txt")), "--output", str(source.parent)])
+    assert "train.txt is there already" in capsys.readouterr().err
+    assert source.with_name("train.txt").read_bytes() == before and len(list(source.parent.iterdir())) == 1
 
 
 def test_bad_lines_can_be_skipped(source, capsys):

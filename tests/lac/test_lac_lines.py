@@ -126,3 +126,37 @@ def test_offsets_count_characters():
 )
 def test_only_the_four_endings_are_endings(name, expected):
     assert split_tag(name) == expected
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("我/r 住/v\n福建/ns\n", [["我", "住"], ["福建"]]),
+        ("我/r  住/v  [厦门/ns 大学/n]nt\n", [["我", "住", "厦门大学"]]),
+        ("我 住\t r-B v-B\n", [["我", "住"]]),
+        ("我 住 km/h\n5 km/h 快\n", [["我", "住", "km/h"], ["5", "km/h", "快"]]),
+    ],
+)
+def test_a_model_that_only_cuts_takes_the_words_of_lines_with_types(write, text, words):
+    lines, problems = read_gold(write(text), typed=False)
+    assert [[word for word, _ in line.words] for line in lines] == words and not problems
+    assert {label for line in lines for _, label in line.words} == {""}
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("我_PN 住_VV\n", "types behind an underscore .'我_PN'.; put them behind a slash: 我/PN"),
+        ("中 B-ORG\n国 I-ORG\n在 O\n", "lines of one token and its tag .'中 B-ORG'.; put a sentence on a line"),
+        ("中 ORG-B\n\n国 ORG-I\n", "lines of one token and its tag"),
+    ],
+)
+def test_forms_that_are_not_read_are_named(write, typed, text, message):
+    with pytest.raises(InputError, match="lines.txt: " + message):
+        read_gold(write(text), "skip", typed=typed)
+
+
+def test_a_word_without_a_type_among_those_with_one_is_named(write):
+    with pytest.raises(InputError, match="line 2: expected word/type, found '住'"):
+        read_gold(write("我/r 在/p\n我/r 住\n"), typed=False)

@@ -300,7 +300,10 @@ def test_training_on_teaches_a_model_new_lines(models, tmp_path, mode):
     assert lac.run(text) != right
     flags = dict(max_epoch=3, batch_size=2)
     lac.train(str(tmp_path / "new"), str(tmp_path / "mine.txt"), str(tmp_path / "mine.txt"), **flags)
-    assert lac.run(text) == right == LAC(str(tmp_path / "new"), mode).run(text)
+    new = LAC(str(tmp_path / "new"))  # one that only cuts answers with words alone, whatever the mode
+    assert lac.run(text) == right == new.run(text)
+    (printed,) = predict.predict(new, [text], "text")
+    assert printed == (" ".join(words) if mode == "seg" else LINES["lac"])
 
 
 def test_training_on_can_be_stopped_and_gone_on_with(models, tmp_path):
