@@ -405,10 +405,10 @@ def set_up(
 
 def open_log(options: argparse.Namespace, hparams: Dict[str, Any], step: int) -> MetricsLog:
     """Return the `MetricsLog` of a run that starts from a step."""
-    curve = "dev/perplexity"
+    curve, root = "dev/perplexity", Path(options.para_save_dir)
     if not options.test_path:
         curve = "train/sampled_loss" if options.sample_softmax else "train/loss"
-    return MetricsLog(Path(options.para_save_dir) / "log", step, hparams, [curve])
+    return MetricsLog(root / "log", checkpoint.run_of(root), step, hparams, [curve])
 
 
 def resume(
@@ -567,7 +567,7 @@ def ended(run: Run, progress: Progress) -> bool:
 def report_end(run: Run, progress: Progress) -> None:
     """Print the last evaluation and where everything is."""
     root, step = Path(run.options.para_save_dir), progress.step
-    folder = checkpoint.step_folder(root, step)
+    folder = next(checkpoint.candidates(root))
     if not ended(run, progress):
         say(f"asked to stop: saved step {step}; resume with the same command and --load_dir auto")
     else:
@@ -585,7 +585,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     with command():
         parser = make_parser(__doc__)
         options, given = parser.parse(arguments)
-        with checkpoint.only_run(Path(options.para_save_dir), "--para_save_dir"):
+        with checkpoint.only_run(options.para_save_dir, "--para_save_dir"):
             train(*set_up(parser, arguments, options, given))
     session.leave()
 

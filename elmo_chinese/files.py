@@ -1,15 +1,20 @@
 """Files on the disk: written whole, by one process at a time, and told from damaged ones by checksum.
 
 Everything that is kept is written one way: beside its place, put on the disk, renamed, and the folder put on the disk
-(`writing`). A power cut or a kill leaves the old content or the new, and at most a name that ends in `.tmp`.
+(`writing`). A power cut or a kill leaves the old content or the new, and at most a name of the form `NAME.<8 hex>.tmp`.
+
+**Only what is its own:** a program deletes, replaces, renames or truncates nothing that it cannot prove it made. Proof
+is a name made in this process, a temporary name as above of something that is its own, or the id of the run
+(`storage/checkpoint.py`). A file never takes the place of a folder, nor a folder that of a file.
 
 SHA256SUMS holds the checksums of a folder's files in the form that `sha256sum -c SHA256SUMS` reads. Needs no Paddle,
 which is slow to import.
 """
 
-import glob
+import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -51,15 +56,36 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename a file or folder that is on the disk already, over what was there; that is there again if it fails."""
+def check_place(path: Path, folder: bool = False) -> None:
+    """Raise `OSError` if something stands under a name that a new file must not replace, or a new folder (`folder`).
+
+    A file may take the place of a plain file, and nothing that of a folder or a device.
+    """
+    if path.is_dir():
+        what = "a folder of this name is there" if folder else "it is a folder"
+        raise IsADirectoryError(errno.EISDIR, f"{what}; choose another name", str(path))
+    if os.path.lexists(path) and (folder or not path.is_file()):
+        raise FileExistsError(errno.EEXIST, "something else of this name is there; choose another name", str(path))
+
+
+def move(source: Path, target: Path, replace_folder: bool = False) -> None:
+    """Rename a file or folder that is on the disk already; a file may take the place of a plain file.
+
+    Args:
+        replace_folder: a folder may take the place of a folder, too: only where both are of a cache of ours, since for
+            a moment no folder has the name.
+
+    Raises:
+        OSError: it fails, or something else is in the way; what was there is there.
+    """
     old = None
-    if target.is_dir():  # which no system replaces in one step
-        old = target.with_name(f"{target.name}.{secrets.token_hex(4)}.old.tmp")
+    if replace_folder and target.is_dir():
+        old = temporary_name(target)
         os.replace(target, old)
     try:
+        check_place(target, source.is_dir())
         os.replace(source, target)
-    except OSError:
+    except BaseException:
         if old:
             os.replace(old, target)
         raise
@@ -68,20 +94,35 @@ def move(source: Path, target: Path) -> None:
         remove(old)
 
 
+def temporary_name(path: Path) -> Path:
+    """Return a name for what is to take the place of a file or folder, or is to go: `NAME.<8 hex>.tmp`."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, replace_folder: bool = False) -> Iterator[Path]:
     """Give a name beside `path` for a file or a folder to be made; it takes the place of `path` when all went well.
 
-    A reader sees the old content or the new (in place of a folder, for a moment, none), never a part. If it fails, what
-    was there is there as it was, and nothing is left.
+    A reader sees the old content or the new, never a part. If it fails, what was there is there as it was, and nothing
+    is left. A symbolic link stays one: what it leads to is written.
+
+    Args:
+        replace_folder: see `move`.
+
+    Raises:
+        OSError: a folder, or something else than a plain file, is in the way.
     """
-    remove_unfinished(path.parent, f"{path.name}.")
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    if not replace_folder:
+        check_place(path)
+    remove_unfinished(path.parent, re.escape(path.name))
+    beside = temporary_name(path)
     try:
         yield beside
         for entry in [*beside.rglob("*"), beside] if beside.is_dir() else [beside]:
             sync(entry)
-        move(beside, path)
+        move(beside, path, replace_folder)
     finally:
         remove(beside)
 
@@ -90,17 +131,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file in UTF-8, see `writing`."""
     with writing(path) as beside:
         beside.write_bytes(text.encode("utf-8"))
-
-
-def link_folder(source: Path, target: Path) -> None:
-    """Make a folder of hard links to the files of another, see `writing`; of copies where there are no such links."""
-    with writing(target) as beside:
-        beside.mkdir()
-        for path in source.iterdir():
-            try:
-                os.link(path, beside / path.name)
-            except OSError:
-                shutil.copyfile(path, beside / path.name)
 
 
 def remove(path: Path) -> None:
@@ -114,14 +144,28 @@ def remove(path: Path) -> None:
         pass
 
 
-def remove_unfinished(folder: Path, start: str = "", age: float = ABANDONED) -> None:
-    """Delete what killed processes left half-written in a folder under names with this start, `age` seconds ago."""
-    for left in folder.glob(f"{glob.escape(start)}*.tmp"):
-        try:
-            if time.time() - left.stat().st_mtime >= age:
-                remove(left)
-        except OSError:  # another process is deleting it
-            pass
+def discard(folder: Path) -> None:
+    """Delete a folder under a temporary name, so that a kill leaves no part of it under its own."""
+    going = temporary_name(folder)
+    os.replace(folder, going)
+    remove(going)
+
+
+def remove_unfinished(folder: Path, names: str, age: float = ABANDONED) -> None:
+    """Delete what killed processes left half-written.
+
+    Args:
+        names: regular expression of the names that were to be written. age: nothing younger goes, in seconds.
+    """
+    if not folder.is_dir():
+        return
+    for left in folder.iterdir():
+        if re.fullmatch(rf"(?:{names})\.[0-9a-f]{{8}}\.tmp", left.name):
+            try:
+                if time.time() - left.lstat().st_mtime >= age:
+                    remove(left)
+            except OSError:  # another process is deleting it
+                pass
 
 
 # --- one process at a time ---
@@ -139,7 +183,7 @@ def lock_folder(folder: Path, busy: str) -> Iterator[None]:
         OSError: the folder cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _lock(folder, busy) if fcntl else None
+    handle = _lock(folder, os.O_RDONLY, busy) if fcntl else None
     try:
         yield
     finally:
@@ -149,13 +193,16 @@ def lock_folder(folder: Path, busy: str) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path, busy: Optional[str] = None) -> Iterator[None]:
-    """Do the same with a file that is made for it and removed afterwards.
+    """Do the same with an empty file that is made for it and removed afterwards, in a cache of ours.
 
     Args:
         busy: None: wait for the other process as long as it takes.
+
+    Raises:
+        OSError: what has this name is no such file, or it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _lock(path, busy) if fcntl else None
+    handle = _lock(path, os.O_RDWR | os.O_CREAT, busy) if fcntl else None
     try:
         yield
     finally:
@@ -164,11 +211,14 @@ def lock_file(path: Path, busy: Optional[str] = None) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(path: Path, busy: Optional[str]) -> int:
-    """Open and lock a file or folder; return the handle, whose closing ends the lock."""
+def _lock(path: Path, flags: int, busy: Optional[str]) -> int:
+    """Open and lock a folder or an empty file; return the handle, whose closing ends the lock."""
     tries = 0
     while True:
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT)
+        handle = os.open(path, flags)
+        if flags != os.O_RDONLY and os.fstat(handle).st_size:
+            os.close(handle)
+            raise FileExistsError(errno.EEXIST, "a file of this name is there, and it is no lock", str(path))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
             if _is(path, handle):

@@ -241,7 +241,8 @@ def set_up(
     if dist.get_rank() == 0:
         hparams = dict(parser.compared(options), elmo=tagger.encoder is not None, train_lines=len(sentences))
         compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
-        log = MetricsLog(Path(options.model_save_dir) / "log", progress.step, hparams, compared)
+        root = Path(options.model_save_dir)
+        log = MetricsLog(root / "log", checkpoint.run_of(root), progress.step, hparams, compared)
     encoded = tagging.encode(model, [sentence.words for sentence in sentences])
     training = Task(
         options=options,

@@ -21,6 +21,7 @@ from typing import Callable, List, NamedTuple, Optional, Set, Tuple
 
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
+from elmo_chinese.storage import checkpoint
 from elmo_chinese.training import session, task, task_run
 from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.layers import LayerCache
@@ -171,7 +172,8 @@ def set_up(
     if dist.get_rank() == 0:
         hparams = dict(parser.compared(options), elmo=reader.encoder is not None, questions=questions)
         compared = ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"]
-        log = MetricsLog(Path(options.model_save_dir) / "log", progress.step, hparams, compared)
+        root = Path(options.model_save_dir)
+        log = MetricsLog(root / "log", checkpoint.run_of(root), progress.step, hparams, compared)
     encoded = reading.encode(model, groups)
     batch_size = max(1, round(options.batch_size * len(groups) / questions))
     training = Task(

@@ -1,16 +1,19 @@
 """Checkpoint folders: written whole or not at all, checked by checksum, read without executing anything.
 
     checkpoints/
+      run.json             id of the run that this folder is of; written at its start
       step_00010000/
         model.pdparams     parameters (paddle.save)
         model.pdopt        optimizer state, by parameter (paddle.save)
         state.npz          LSTM states of every row of the global batch, and the reader's position
         vocabulary.txt     the vocabulary that the word ids mean
-        checkpoint.json    model sizes, flags, step, tokens seen, seed, versions, dev perplexity, …
+        checkpoint.json    id of the run, model sizes, flags, step, tokens seen, seed, versions, dev perplexity, …
         SHA256SUMS         checksums of the files above (`sha256sum -c SHA256SUMS` reads it)
-      best_00008000_1a2b3c4d/  the same files (hard links) of the best checkpoint; its name tells its content
+      step_00010000_2/     a step that is written again, since a folder is never replaced; the first one goes afterwards
       latest               name of the folder written last
-      best                 name of the folder of the best checkpoint
+      best                 name of the folder of the best checkpoint, which stays
+
+A run deletes step folders that carry its own id, and no others.
 
 The random numbers of a step are a function of seed and step (`bilm.StepRandom`, `reader.py`), so those
 two are the whole random state.
@@ -20,6 +23,8 @@ import json
 import math
 import os
 import re
+import secrets
+import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import (
@@ -42,11 +47,9 @@ from elmo_chinese.files import (
     SUMS_FILE,
     CheckpointError,
     damage,
-    link_folder,
+    discard,
     lock_folder,
-    remove,
     remove_unfinished,
-    sha256,
     write_sums,
     write_text,
     writing,
@@ -64,8 +67,9 @@ VOCABULARY_FILE = "vocabulary.txt"
 INFO_FILE = "checkpoint.json"
 PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 
-# The names that `latest` and `best` may hold; older versions had no folders of their own for the best one.
-FOLDERS = {"latest": re.compile(r"step_\d{8,}"), "best": re.compile(r"best_\d{8,}_[0-9a-f]{8}|step_\d{8,}")}
+RUN_FILE = "run.json"
+STEP_NAME = r"step_(\d{8,})(?:_\d+)?"
+RUN_ID = r"[0-9a-f]{16}"
 
 PathLike = Union[str, Path]
 T = TypeVar("T")
@@ -74,7 +78,7 @@ KINDS = {"tags": "a tagger", "limits": "a reader", "rows": "a language model"}
 
 
 @contextmanager
-def only_run(root: Path, flag: str) -> Iterator[None]:
+def only_run(root: PathLike, flag: str) -> Iterator[None]:
     """Make the folder of a run, and keep other runs out of it while this one lasts; the first process locks it.
 
     Args:
@@ -83,6 +87,9 @@ def only_run(root: Path, flag: str) -> Iterator[None]:
     Raises:
         CheckpointError: nothing can be written there, or another run is at work there.
     """
+    if not str(root):
+        raise CheckpointError(f"{flag} is empty; give the folder that the run is to be written to")
+    root = Path(root)
     busy = (
         f"another run is at work in {root} (it may have outlived its terminal or run.sh; `pgrep -af train` shows it); "
         f"let it end, stop it with `kill`, or choose another {flag}"
@@ -92,9 +99,7 @@ def only_run(root: Path, flag: str) -> Iterator[None]:
             if dist.get_rank() == 0:
                 stack.enter_context(lock_folder(root, busy))
             root.mkdir(parents=True, exist_ok=True)
-            probe = root / f".writable-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            tempfile.TemporaryFile(dir=root).close()
         except OSError as error:
             raise CheckpointError(f"cannot write to {root}: {error.strerror}; choose another {flag}")
         yield
@@ -158,25 +163,117 @@ def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray], where: Pa
     optimizer.set_state_dict(renamed)
 
 
+# --- what is there ---
+
+
+class Saved(NamedTuple):
+    """The folder of a step, and what its `checkpoint.json` says: None where it cannot be read, or is not there."""
+
+    path: Path
+    step: int
+    run: Optional[str]
+    score: Optional[Score]
+
+
 def step_folder(root: PathLike, step: int) -> Path:
-    """Return the folder of a step's checkpoint."""
+    """Return the folder of a step's checkpoint, unless the step was written again."""
     return Path(root) / f"step_{step:08d}"
 
 
-def _steps(root: Path) -> List[int]:
-    """Return the steps with a complete checkpoint, in ascending order."""
-    if not root.is_dir():
-        return []
-    return sorted(int(entry.name[5:]) for entry in root.iterdir() if re.fullmatch(r"step_\d{8,}", entry.name))
+def all_saved(root: PathLike) -> List[Saved]:
+    """Return the step folders there, of any run, in ascending order of steps; of one step in the order of writing."""
+    found = []
+    for path in Path(root).iterdir() if Path(root).is_dir() else ():
+        name = re.fullmatch(STEP_NAME, path.name)
+        if name and path.is_dir():
+            found.append((int(name[1]), path.stat().st_mtime_ns, path))
+    return [Saved(path, step, *_run_and_score(path)) for step, _, path in sorted(found)]
 
 
-def _pointed(root: Path, name: str) -> Optional[Path]:
-    """Return the folder that `latest` or `best` names, None if it names no folder there."""
+def _run_and_score(folder: Path) -> Tuple[Optional[str], Optional[Score]]:
+    """Return the id of the run of a checkpoint and its score, None for what lacks or cannot be read."""
     try:
-        found = (root / name).read_text(encoding="utf-8").strip()
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        run, score = info.get("run"), info.get("score")
+        return run, score and Score(float(score["value"]), str(score["text"]))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return None, None
+
+
+def _named(root: Path, pointer: str) -> Optional[str]:
+    """Return the name that `latest` or `best` holds, None if there is no such file or none of ours."""
+    try:
+        found = (root / pointer).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError):
         return None
-    return root / found if FOLDERS[name].fullmatch(found) and (root / found).is_dir() else None
+    return found if re.fullmatch(STEP_NAME, found) else None
+
+
+def _best(saved: Sequence[Saved], text: Optional[str], before: Optional[Path] = None) -> List[Path]:
+    """Return the folders with a score on a text, the best first; of equal ones `before`, then the one of fewer steps."""
+    scored = [one for one in saved if one.score and one.score.text == text and not math.isnan(one.score.value)]
+    return [one.path for one in sorted(scored, key=lambda one: (-one.score.value, one.path != before))]
+
+
+# --- whose it is ---
+
+
+def run_of(root: PathLike) -> Optional[str]:
+    """Return the id of the run that a folder is of, None if no run began there.
+
+    Raises:
+        CheckpointError: `run.json` is none of ours.
+    """
+    return _read_run(Path(root)).get("run")
+
+
+def _read_run(root: Path) -> Dict[str, Any]:
+    path = root / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not re.fullmatch(RUN_ID, content["run"]) or not re.fullmatch(RUN_ID, content["from"] or content["run"]):
+            raise ValueError
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(f"{path} does not say which run this folder is of; move it away, or choose another folder")
+    return content
+
+
+def goes_on_from(root: PathLike, found: Checkpoint) -> bool:
+    """Say whether the run of a folder began from a checkpoint of the same run as this one."""
+    return found.info.get("run") is not None and _read_run(Path(root)).get("from") == found.info["run"]
+
+
+def claim(root: PathLike, found: Optional[Checkpoint]) -> str:
+    """Make sure that a run may write to a folder, and note its id there; the first process writes.
+
+    A run has the id of the checkpoint that it is resumed from where that is in this folder; what was stopped before its
+    first checkpoint, that in `run.json`. Any other is new.
+
+    Args:
+        found: what it is resumed from, None if it starts afresh.
+
+    Raises:
+        CheckpointError: something that no run of ours has written is in the way.
+    """
+    root, before, at_home = Path(root), run_of(root), False
+    for pointer in ("latest", "best"):
+        path = root / pointer
+        if os.path.lexists(path) and (path.is_symlink() or _named(root, pointer) is None):
+            raise CheckpointError(f"{path} is in the way: it is no name of a checkpoint; move it away, to another name")
+    if found:
+        at_home = os.path.samefile(found.path.parent, root) and found.info.get("run") in (before or found.info["run"],)
+    metrics = root / "log" / "metrics.jsonl"
+    if metrics.exists() and not before and not at_home:
+        raise CheckpointError(f"{metrics} is of another run; move it away, or choose another folder")
+    run = before or (found.info["run"] if at_home else None) or secrets.token_hex(8)
+    if dist.get_rank() == 0 and not before:
+        began = {"run": run, "from": found.info.get("run") if found and not at_home else None}
+        write_text(root / RUN_FILE, json.dumps(began) + "\n")
+    elif dist.get_rank() == 0:
+        remove_unfinished(root, rf"{STEP_NAME}|latest|best|{re.escape(RUN_FILE)}", age=0)
+    return run
 
 
 # --- writing ---
@@ -189,110 +286,114 @@ def save(
     optimizer: Dict[str, Any],
     state: Dict[str, np.ndarray],
     vocabulary: str,
-    keep: int = 3,
+    keep: Optional[int] = 3,
     score: Optional[Score] = None,
 ) -> Path:
-    """Write the checkpoint of step `info["step"]`, then drop those not wanted any more.
+    """Write the checkpoint of step `info["step"]`, then drop those of this run that are not wanted any more.
 
     Args:
-        root: the folder of all checkpoints of a run; made if needed.
-        info: goes to `checkpoint.json` as it is, with the score.
+        root: the folder of all checkpoints of a run, see `claim`; made if needed.
+        info: goes to `checkpoint.json` as it is, with the run and the score.
         model, optimizer: named tensors or arrays.
         state: named arrays.
         vocabulary: text of the vocabulary file.
-        keep: so many of the newest stay, besides the best one.
+        keep: so many of the newest stay, besides the best one on each text; None: all.
         score: of this one, None if it was not evaluated.
+
+    Returns:
+        its folder.
 
     Raises:
         CheckpointError: writing failed (disk full, no permission …); what was there is intact.
     """
-    root = Path(root)
-    folder = step_folder(root, info["step"])
-    text = json.dumps({**info, "score": score and score._asdict()}, indent=1, ensure_ascii=False, sort_keys=True)
+    root, step, run = Path(root), info["step"], run_of(root)
+    folder, again = step_folder(root, step), 2
+    while os.path.lexists(folder):  # is never replaced: whenever this is killed, one whole copy has its name
+        folder, again = step_folder(root, step).with_name(f"step_{step:08d}_{again}"), again + 1
+    text = {**info, "run": run, "score": score and score._asdict()}
+    text = json.dumps(text, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _clean_up(root)
         with writing(folder) as beside:
             beside.mkdir()
             paddle.save(model, str(beside / MODEL_FILE))
             paddle.save(optimizer, str(beside / OPTIMIZER_FILE))
             np.savez(beside / STATE_FILE, **state)
             (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
-            (beside / INFO_FILE).write_bytes((text + "\n").encode("utf-8"))
+            (beside / INFO_FILE).write_bytes(text.encode("utf-8"))
             write_sums(beside, PAYLOAD)
+        own = [one for one in all_saved(root) if one.run == run]
         if score:
-            _choose_best(root, score.text)
+            _choose_best(root, own, folder, score.text)
         write_text(root / "latest", folder.name + "\n")  # last: a run resumes from here, and evaluates no more
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"could not write the checkpoint of step {info['step']} to {folder}: {error}; older ones are intact"
+            f"could not write the checkpoint of step {step} to {folder}: {error}; older ones are intact"
         )
-    # Later steps belong to a run that was taken back to an earlier step; they are not ours to count.
-    for old in [known for known in _steps(root) if known <= info["step"]][:-keep]:
-        remove(step_folder(root, old))
+    if run:
+        _prune(root, own, folder, step, keep)
     return folder
 
 
-def _clean_up(root: Path) -> None:
-    """Delete what a killed run left half-written, and give a `best` of an older version a folder of its own."""
-    for start in ("step_", "best", "latest"):
-        remove_unfinished(root, start, age=0)
-    best = _pointed(root, "best")
-    if best and best.name.startswith("step_"):
-        _set_best(root, best)
-
-
-def _choose_best(root: Path, text: str) -> None:
-    """Make that checkpoint the best which has the highest score on a text, of all that are there and sound."""
-    before, values = best_of(root), {}
-    for folder in [before, *(step_folder(root, step) for step in _steps(root))]:
-        score = _score(folder) if folder else None
-        if score and score.text in (text, "") and not math.isnan(score.value):
-            values[folder] = score.value
-    for folder in sorted(values, key=values.get, reverse=True):  # of equal ones the first, which is the one before
-        if folder == before:
+def _choose_best(root: Path, own: Sequence[Saved], written: Path, text: str) -> None:
+    """Make that checkpoint the best which has the highest score on a text, of all that are sound."""
+    before = best_of(root)
+    for folder in _best(own, text, before):
+        if folder == before and _named(root, "best"):
             return
-        if not damage(folder, PAYLOAD):
-            return _set_best(root, folder)
+        if folder == written or not damage(folder, PAYLOAD):
+            return write_text(root / "best", folder.name + "\n")
 
 
-def _set_best(root: Path, folder: Path) -> None:
-    name = f"best_{folder.name[len('step_') :]}_{sha256(folder / SUMS_FILE)[:8]}"
-    link_folder(folder, root / name)
-    write_text(root / "best", name + "\n")
-    for other in root.glob("best_*"):
-        if other.name != name:
-            remove(other)
+def _prune(root: Path, own: Sequence[Saved], written: Path, step: int, keep: Optional[int]) -> None:
+    """Delete what is neither among the newest steps of a run nor the best on a text.
 
-
-def _score(folder: Path) -> Optional[Score]:
-    """Return the score of a checkpoint, None if it was not evaluated or cannot be read."""
-    try:
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        if "score" not in info:
-            return _older_score(info)
-        return Score(float(info["score"]["value"]), str(info["score"]["text"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _older_score(info: Dict[str, Any]) -> Score:
-    """Return the score of a checkpoint of a version that did not note it, nor on which text it was measured."""
-    dev = info["dev"]
-    return Score(-float(dev["perplexity"]) if "perplexity" in dev else float(dev["f1"]), "")
+    Later steps than the written one are of a run that was taken back to an earlier step; they stay.
+    """
+    best = {root / str(_named(root, "best"))}
+    for text in {one.score.text for one in own if one.score}:
+        best.update(_best(own, text)[:1])
+    steps = sorted({one.step for one in own if one.step <= step})
+    dropped = set(steps[:-keep] if keep else ())
+    for one in own:
+        again = one.step == step and one.path != written
+        if (one.step in dropped or again) and one.path not in best and not one.path.is_symlink():
+            discard(one.path)
 
 
 # --- finding ---
 
 
 def best_of(root: PathLike) -> Optional[Path]:
-    """Return the best checkpoint of a run, None if none was evaluated."""
-    pointed = _pointed(Path(root), "best")
-    if pointed:
-        return pointed
-    # The pointer is damaged: only a process that was killed leaves more than one of these.
-    folders = [folder for folder in Path(root).glob("best_*") if FOLDERS["best"].fullmatch(folder.name)]
-    return max((folder for folder in folders if _score(folder)), key=_score, default=None)
+    """Return the best checkpoint of a run, None if none was evaluated.
+
+    It is the one that `best` names; where that is not there, the best of those that are, on the text of the last.
+    """
+    root = Path(root)
+    name = _named(root, "best")
+    if name and (root / name).is_dir():
+        return root / name
+    scored = [one for one in _of_the_run(root) if one.score]
+    return next(iter(_best(scored, scored[-1].score.text)), None) if scored else None
+
+
+def _of_the_run(root: Path) -> List[Saved]:
+    """Return the step folders of the run of a folder, and those that do not say of which they are.
+
+    Raises:
+        CheckpointError: there is no telling which run the folder is of.
+    """
+    saved, run, latest = all_saved(root), run_of(root), _named(root, "latest")
+    if run is None:
+        runs = {one.run for one in saved if one.run and latest in (one.path.name, None)}
+        runs = runs or {one.run for one in saved if one.run}
+        if len(runs) > 1:
+            raise CheckpointError(
+                f"{root} holds checkpoints of {len(runs)} runs, and neither {RUN_FILE} nor `latest` says which is meant; "
+                f"name one of them, such as {saved[-1].path}"
+            )
+        run = next(iter(runs), None)
+    return [one for one in saved if one.run in (run, None)]
 
 
 def resolve(path: PathLike) -> Path:
@@ -383,19 +484,24 @@ def _typed(found: Checkpoint, name: str, value: Any, kinds: Sequence[type]) -> A
 def candidates(root: PathLike) -> Iterator[Path]:
     """Yield the checkpoint folders that a run may be resumed from: `latest` first, then the ones before it."""
     root = Path(root)
-    steps = _steps(root)
-    latest = _pointed(root, "latest")
-    for step in reversed(steps if latest is None else [step for step in steps if step <= int(latest.name[5:])]):
-        yield step_folder(root, step)
+    saved, latest = _of_the_run(root), _named(root, "latest")
+    if latest:
+        step = int(re.fullmatch(STEP_NAME, latest)[1])
+        saved = [one for one in saved if one.step <= step] or saved
+        saved.sort(key=lambda one: (one.step, one.path.name == latest))
+    return (one.path for one in reversed(saved))
 
 
 def load_newest(root: PathLike) -> Tuple[Optional[Checkpoint], List[str]]:
     """Return the newest sound checkpoint (None if there is none at all), and what is wrong with newer ones.
 
     Raises:
-        CheckpointError: there are checkpoints but none of them can be read.
+        CheckpointError: there are checkpoints, or `latest` names one, but none of them can be read.
     """
     damages: List[str] = []
+    latest = _named(Path(root), "latest")
+    if latest and not (Path(root) / latest).is_dir():
+        damages.append(f"{Path(root) / 'latest'} names {latest}, which is not there")
     for folder in candidates(root):
         try:
             return load(folder), damages

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from elmo_chinese.console import duration, on_terminal, say, show_progress
-from elmo_chinese.files import CheckpointError, cache_folder, can_be_written, write_text
+from elmo_chinese.files import CheckpointError, cache_folder, can_be_written, remove, write_text
 
 import numpy as np
 
@@ -64,7 +64,8 @@ class MetricsLog:
     neither a gap nor a step twice. `metrics.jsonl` leads; the VisualDL file is made from it.
 
     Args:
-        folder: holds `metrics.jsonl` and VisualDL's `vdlrecords.*.log`.
+        folder: holds `metrics.jsonl` and VisualDL's `vdlrecords.RUN.log`, both of this run (`checkpoint.claim`).
+        run: its id.
         step: the step the run starts from; 0 starts afresh.
         hparams: what VisualDL's hyper-parameter page compares this run by; None leaves a value out.
         compared: the tags of the curves whose last values stand beside them there, such as "dev/perplexity".
@@ -76,6 +77,7 @@ class MetricsLog:
     def __init__(
         self,
         folder: Union[str, Path],
+        run: str,
         step: int,
         hparams: Optional[Dict[str, Any]] = None,
         compared: Sequence[str] = (),
@@ -89,10 +91,10 @@ class MetricsLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = [record for record in read_metrics(path) if record["step"] <= step] if path.exists() else []
             write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-            for old in self.folder.glob("vdlrecords.*.log"):
-                old.unlink()
+            curves = self.folder / f"vdlrecords.{run}.log"
+            remove(curves)
             self._file = open(path, "ab", buffering=0)  # what a full disk refuses must not be tried again at the end
-            self._writer = LogWriter(logdir=str(self.folder))
+            self._writer = LogWriter(logdir=str(self.folder), file_name=curves.name)
         if hparams:
             self._writer.add_hparams({name: _shown(value) for name, value in hparams.items()}, list(compared))
         for record in kept:

@@ -111,41 +111,45 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
     Args:
         load_dir: the folder of a checkpoint, or of a run, which means its newest sound one; "auto": that of `root`,
             if any; "": none.
-        root: the folder of the run. flag: that which names it, for messages.
+        root: the folder of the run; what is found elsewhere begins a new run there, and goes on with that one the next
+            time. flag: that which names it, for messages.
 
     Raises:
         CheckpointError: it cannot be read.
-        OptionError: a new run, but there are checkpoints in `root` already.
+        OptionError: `root` holds the checkpoints of another run.
     """
-    if load_dir == "auto" or load_dir and any(checkpoint.candidates(load_dir)):
-        of = root if load_dir == "auto" else Path(load_dir)
-        found, damages = checkpoint.load_newest(of)
-        for damage in damages:
-            say(f"warning: {damage}; trying the one before")
-        if found is None:
-            _refuse_best(of, flag)
-            say(f"no checkpoint in {of} yet: starting afresh")
+    if load_dir == "auto":
+        return _newest(root)
+    held = bool(checkpoint.all_saved(root)) or os.path.lexists(root / "latest")
+    if not load_dir:
+        if held:
+            raise OptionError(
+                f"{root} already holds checkpoints; resume them with --load_dir auto, "
+                f"or choose another {flag} for a new run"
+            )
+        return None
+    path = Path(load_dir)
+    of_run = any(checkpoint.candidates(path)) or os.path.lexists(path / "latest")
+    found = _newest(path) if of_run else checkpoint.load(path)
+    if not held or os.path.samefile(found.path.parent, root):
         return found
-    if load_dir:
-        _refuse_best(Path(load_dir), flag)
-        return checkpoint.load(load_dir)
-    if any(checkpoint.candidates(root)):
-        raise OptionError(
-            f"{root} already holds checkpoints; resume them with --load_dir auto, "
-            f"or choose another {flag} for a new run"
-        )
-    _refuse_best(root, flag)
-    return None
+    if checkpoint.goes_on_from(root, found):
+        say(f"{root} holds the run that began from {load_dir}: going on with it")
+        return _newest(root)
+    raise OptionError(
+        f"{root} holds another run; choose another {flag} for one that goes on from {load_dir}, give {flag} "
+        f"{found.path.parent} to go on there, or --load_dir auto to go on with {root}"
+    )
 
 
-def _refuse_best(root: Path, flag: str) -> None:
-    """Raise `OptionError` if of a run nothing but its best checkpoint is left, which a new run would be taken for."""
-    best = checkpoint.best_of(root)
-    if best:
-        raise OptionError(
-            f"{root} holds a best checkpoint and no other; go on from it with --load_dir {best}, or choose another "
-            f"{flag} for a new run"
-        )
+def _newest(root: Path) -> Optional[Checkpoint]:
+    """Return the newest sound checkpoint of a run, None if it has none yet; say what is wrong with newer ones."""
+    found, damages = checkpoint.load_newest(root)
+    for damage in damages:
+        say(f"warning: {damage}; trying the one before")
+    if found is None:
+        say(f"no checkpoint in {root} yet: starting afresh")
+    return found
 
 
 def checkpoint_to_resume(
@@ -162,7 +166,9 @@ def checkpoint_to_resume(
         folder: the name of the flag that says where the run is.
         check: raises what is wrong with a checkpoint for the program, before anything of it is used.
     """
-    found = find_checkpoint(options.load_dir, Path(getattr(options, folder)), f"--{folder}")
+    root = Path(getattr(options, folder))
+    found = find_checkpoint(options.load_dir, root, f"--{folder}")
+    checkpoint.claim(root, found)
     if found:
         check(found)
         options, _ = parser.parse(arguments, found.info["flags"], found.path)

@@ -113,7 +113,7 @@ def run(
         score: function of the flags and of the best model's folder → the scores on --test_data, as text.
     """
     options, given = parser.parse(arguments)
-    with checkpoint.only_run(Path(options.model_save_dir), "--model_save_dir"):
+    with checkpoint.only_run(options.model_save_dir, "--model_save_dir"):
         task, progress = set_up(parser, arguments, options, given)
         train(task, progress)
         folder = report_end(task, progress) if task.log else None
