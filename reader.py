@@ -106,8 +106,8 @@ def encode_shard(path: Path, vocabulary: Vocabulary, cache_dir: Path) -> Shard:
                 if found is None:
                     if folder.exists():
                         say(f"warning: {problem}; it is made anew from {path}")
-                    remove_unfinished(cache_dir)
-                    remove_unfinished(cache_dir, key, age=0)
+                    remove_unfinished(cache_dir, r"[0-9a-f]{32}\.2")
+                    remove_unfinished(cache_dir, rf"{key}\.2", age=0)
                     _fill(folder, key, text, vocabulary)
                     found, problem = _open_encoded(folder, key, vocabulary)
         except OSError as error:
@@ -121,7 +121,7 @@ def encode_shard(path: Path, vocabulary: Vocabulary, cache_dir: Path) -> Shard:
 def _fill(folder: Path, key: str, text: Tuple[Path, Tuple[int, int]], vocabulary: Vocabulary) -> None:
     """Encode a text, whose size and time of change are given, to a folder of the cache."""
     path, stamp = text
-    with writing(folder) as beside:
+    with writing(folder, replace_folder=True) as beside:
         beside.mkdir()
         _write_encoded(path, vocabulary, beside)
         if _stamp(path) != stamp and _shard_key(path, vocabulary) != key:

@@ -210,7 +210,7 @@ def _named(root: Path, pointer: str) -> Optional[str]:
 
 
 def _best(saved: Sequence[Saved], text: Optional[str], before: Optional[Path] = None) -> List[Path]:
-    """Return the folders with a score on a text, the best first; of equal ones `before`, then the one of fewer steps."""
+    """Return the folders with a score on a text, the best first; of equal ones `before`, then that of fewer steps."""
     scored = [one for one in saved if one.score and one.score.text == text and not math.isnan(one.score.value)]
     return [one.path for one in sorted(scored, key=lambda one: (-one.score.value, one.path != before))]
 
@@ -236,7 +236,9 @@ def _read_run(root: Path) -> Dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(f"{path} does not say which run this folder is of; move it away, or choose another folder")
+        raise CheckpointError(
+            f"{path} does not say which run this folder is of; move it away, or choose another folder"
+        )
     return content
 
 
@@ -263,16 +265,16 @@ def claim(root: PathLike, found: Optional[Checkpoint]) -> str:
         if os.path.lexists(path) and (path.is_symlink() or _named(root, pointer) is None):
             raise CheckpointError(f"{path} is in the way: it is no name of a checkpoint; move it away, to another name")
     if found:
-        at_home = os.path.samefile(found.path.parent, root) and found.info.get("run") in (before or found.info["run"],)
+        at_home = os.path.samefile(found.path.parent, root) and before in (None, found.info.get("run"))
     metrics = root / "log" / "metrics.jsonl"
     if metrics.exists() and not before and not at_home:
         raise CheckpointError(f"{metrics} is of another run; move it away, or choose another folder")
-    run = before or (found.info["run"] if at_home else None) or secrets.token_hex(8)
+    run = before or (found.info.get("run") if at_home else None) or secrets.token_hex(8)
     if dist.get_rank() == 0 and not before:
         began = {"run": run, "from": found.info.get("run") if found and not at_home else None}
         write_text(root / RUN_FILE, json.dumps(began) + "\n")
     elif dist.get_rank() == 0:
-        remove_unfinished(root, rf"{STEP_NAME}|latest|best|{re.escape(RUN_FILE)}", age=0)
+        remove_unfinished(root, rf"{STEP_NAME}|latest|best|{re.escape(RUN_FILE)}|elmo_layers\.\w+", age=0)
     return run
 
 
@@ -389,8 +391,8 @@ def _of_the_run(root: Path) -> List[Saved]:
         runs = runs or {one.run for one in saved if one.run}
         if len(runs) > 1:
             raise CheckpointError(
-                f"{root} holds checkpoints of {len(runs)} runs, and neither {RUN_FILE} nor `latest` says which is meant; "
-                f"name one of them, such as {saved[-1].path}"
+                f"{root} holds checkpoints of {len(runs)} runs, and neither {RUN_FILE} nor `latest` says which is "
+                f"meant; name one of them, such as {saved[-1].path}"
             )
         run = next(iter(runs), None)
     return [one for one in saved if one.run in (run, None)]

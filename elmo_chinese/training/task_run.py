@@ -64,7 +64,9 @@ def keep_layers(
     """
     if texts is None or options.elmo_cache == "off":
         return None
-    path = Path(options.model_save_dir) / f"elmo_layers.{name}"
+    path = (
+        Path(options.model_save_dir) / f"elmo_layers.{name}.e1e1e1e1.tmp"
+    )  # a temporary name, the same in each process
     return LayerCache(encoder, texts, path, options.elmo_cache)
 
 

@@ -66,7 +66,7 @@ def fetch(source: Optional[str] = None) -> Path:
         unpacked = Path(folder, "unpacked")
         extract(archive, unpacked, str(archive.name), lambda name: "_model/" in name)
         models = _with_models(unpacked, str(archive))
-        with writing(target) as beside:
+        with writing(target, replace_folder=True) as beside:
             for mode in MODES:
                 shutil.copytree(models / f"{mode}_model", beside / f"{mode}_model")
     return target

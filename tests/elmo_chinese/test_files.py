@@ -71,7 +71,7 @@ def test_what_is_written_is_there_whole_or_what_was_there_is(tmp_path, monkeypat
     monkeypatch.setattr(files.os, "replace", replace if "rename" in str(failing) else rename)
     fails = failing and not (failing == "second rename" and not (there and kind == "folder"))
     with pytest.raises(OSError) if fails else nullcontext():
-        with files.writing(path) as beside:
+        with files.writing(path, replace_folder=kind == "folder") as beside:
             write(beside, "new")
             if failing == "body":
                 stop()
@@ -95,12 +95,60 @@ def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp
 
 
 def test_what_killed_processes_left_goes_a_day_later(tmp_path):
-    for name, hours in (("x.0123abcd.tmp", 25), ("x.4567abcd.tmp", 1), ("xy.tmp", 25)):
+    for name, hours in (("x.0123abcd.tmp", 25), ("x.4567abcd.tmp", 1), ("xy.tmp", 25), ("x.notes.tmp", 25)):
         (tmp_path / name).write_bytes(b"half")
         moment = time.time() - 3600 * hours
         os.utime(tmp_path / name, (moment, moment))
     files.write_text(tmp_path / "x", "whole")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x", "x.4567abcd.tmp", "xy.tmp"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x", "x.4567abcd.tmp", "x.notes.tmp", "xy.tmp"]
+
+
+@pytest.mark.parametrize("there", ["folder", "link to a folder", "link to nothing's folder", "pipe", "file"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_takes_the_place_of_another_kind(tmp_path, kind, there):
+    path, other = tmp_path / "x", tmp_path / "other"
+    if there == "folder":
+        (path / "sub").mkdir(parents=True)
+    elif there == "link to a folder":
+        other.mkdir()
+        path.symlink_to("other")
+    elif there == "link to nothing's folder":
+        path.symlink_to("none/y")
+    elif there == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"old")
+    before = tree(tmp_path)
+    fails = there != "file" or kind == "folder"
+    with pytest.raises(OSError) if fails else nullcontext():
+        with files.writing(path) as beside:
+            beside.write_bytes(b"new") if kind == "file" else beside.mkdir()
+    assert (tree(tmp_path) == before) == fails
+
+
+def tree(folder):
+    return sorted((str(path), path.lstat().st_mode, path.is_file() and path.read_bytes()) for path in folder.rglob("*"))
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "dangling").symlink_to("fresh")
+    for name in ("link", "dangling"):
+        files.write_text(tmp_path / name, "new")
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == "new"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dangling", "fresh", "link", "target"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_lock_does_not_delete_what_has_its_name(tmp_path, kind):
+    path = tmp_path / "x.lock"
+    path.write_bytes(b"mine") if kind == "file" else (path / "sub").mkdir(parents=True)
+    before = tree(tmp_path)
+    with pytest.raises(OSError, match="x.lock"):
+        with files.lock_file(path):
+            pass
+    assert tree(tmp_path) == before
 
 
 # --- one process at a time ---

@@ -116,7 +116,7 @@ def test_a_run_learns_and_keeps_the_best_model(trained):
     assert len(epochs) == 3 and epochs[2]["loss"] < 0.85 * epochs[0]["loss"]
     best = max(range(3), key=lambda number: epochs[number]["f1"])
     folder = checkpoint.resolve(trained)
-    assert folder.name.startswith(f"best_{5 * (best + 1):08d}_")
+    assert folder.name.startswith(f"step_{5 * (best + 1):08d}")
     info = json.loads((folder / checkpoint.INFO_FILE).read_text(encoding="utf-8"))
     assert info["dev"]["f1"] == epochs[best]["f1"] and info["tags"][:3] == ["n", "n-B", "n-I"]
     assert info["elmo"]["embed_size"] == 8 and info["q2b"]["，"] == ","
@@ -264,7 +264,7 @@ def test_patience_ends_a_run_that_gets_no_better(small, tmp_path, capsys):
     flags = ["--base_learning_rate", "1e-9", "--max_epoch", "9", "--patience", "2"]
     lac.train.main([*small, *flags, "--model_save_dir", str(tmp_path / "run")])
     assert "trained to step 15;" in capsys.readouterr().out
-    assert checkpoint.resolve(tmp_path / "run").name.startswith("best_00000005_")
+    assert checkpoint.resolve(tmp_path / "run").name.startswith("step_00000005")
 
 
 def test_other_dev_lines_are_not_measured_by_the_score_on_those_before(small, trained, lines, tmp_path, capsys):

@@ -92,7 +92,7 @@ def test_a_run_learns_and_keeps_the_best_model(trained):
     assert sum(record["kind"] == "train" for record in records(trained)) == 18
     best = max(range(3), key=lambda number: epochs[number]["f1"])
     folder = checkpoint.resolve(trained)
-    assert folder.name.startswith(f"best_{6 * (best + 1):08d}_")
+    assert folder.name.startswith(f"step_{6 * (best + 1):08d}")
     info = json.loads((folder / checkpoint.INFO_FILE).read_text(encoding="utf-8"))
     assert info["dev"]["f1"] == epochs[best]["f1"] == info["score"]["value"] and info["dev"]["questions"] == 12
     assert info["limits"] == {"passage": 500, "question": 60, "answer": 4} and info["elmo"]["layer_norm"]
@@ -279,7 +279,7 @@ def test_another_deciding_score_is_not_compared_with_the_one_before(files, train
     flags = ["--score", "em", "--load_dir", "auto", "--max_epoch", "4", "--base_learning_rate", "1e-9"]
     mrc.train.main([*files, *SMALL, *flags, "--model_save_dir", str(tmp_path / "run")])
     assert "best so far" in capsys.readouterr().out
-    assert checkpoint.best_of(tmp_path / "run").name.startswith("best_00000024")
+    assert checkpoint.best_of(tmp_path / "run").name.startswith("step_00000024")
 
 
 @pytest.mark.parametrize("noted", [True, False])

@@ -3,7 +3,6 @@
 import json
 import pickle
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -24,17 +23,28 @@ from conftest import ROOT
 def save(root, step, **more):
     rng = np.random.default_rng(step)
     arrays = {"w": rng.normal(size=(3, 4)).astype("float32")}
+    claim(root)
     return checkpoint.save(root, {"step": step, "名": "值"}, arrays, arrays, arrays, "<S>\n", **more)
 
 
+def claim(root):
+    """Begin a run, unless one began there."""
+    return checkpoint.run_of(root) or checkpoint.claim(root, None)
+
+
+def names(root):
+    return sorted(path.name for path in root.glob("step_*"))
+
+
 def steps(root):
-    return sorted(int(path.name[5:]) for path in root.glob("step_*"))
+    return sorted({int(name[5:13]) for name in names(root)})
 
 
 def test_what_is_saved_is_loaded(tmp_path):
     path = save(tmp_path, 7)
     loaded = checkpoint.load(path)
-    assert loaded.info == {"step": 7, "名": "值", "score": None} and path.name == "step_00000007"
+    run = checkpoint.run_of(tmp_path)
+    assert loaded.info == {"step": 7, "名": "值", "run": run, "score": None} and path.name == "step_00000007"
     expected = np.random.default_rng(7).normal(size=(3, 4)).astype("float32")
     for part in (loaded.model, loaded.optimizer, loaded.state):
         assert np.array_equal(part["w"], expected)
@@ -43,6 +53,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 def scored(root, step, value, text="dev", **more):
     """Save a checkpoint that tells its score."""
     arrays = {"w": np.full(3, value, np.float32)}
+    claim(root)
     return checkpoint.save(root, {"step": step}, arrays, {}, {}, "<S>\n", score=Score(value, text), **more)
 
 
@@ -55,11 +66,10 @@ def best_value(root):
 def test_newest_and_best_stay(tmp_path):
     for step in (1, 2, 3, 4, 5):
         scored(tmp_path, step, float(step == 2), keep=2)
-    assert steps(tmp_path) == [4, 5]
+    assert steps(tmp_path) == [2, 4, 5]
     assert (tmp_path / "latest").read_text() == "step_00000005\n"
-    best = (tmp_path / "best").read_text()
-    assert re.fullmatch(r"best_00000002_[0-9a-f]{8}\n", best) and best_value(tmp_path) == 1
-    assert checkpoint.resolve(tmp_path) == tmp_path / best.strip() == checkpoint.resolve(tmp_path / best.strip())
+    assert (tmp_path / "best").read_text() == "step_00000002\n" and best_value(tmp_path) == 1
+    assert checkpoint.resolve(tmp_path) == tmp_path / "step_00000002" == checkpoint.resolve(tmp_path / "step_00000002")
 
 
 def test_the_best_is_the_best_that_is_there_whatever_becomes_of_its_step(tmp_path):
@@ -67,14 +77,18 @@ def test_the_best_is_the_best_that_is_there_whatever_becomes_of_its_step(tmp_pat
         scored(tmp_path, step, value, keep=9)
     for step, value in ((30, -2e38), (31, -2e38)):  # gone back to 20
         scored(tmp_path, step, value, keep=1)
-    assert best_value(tmp_path) == np.float32(-49.9) and steps(tmp_path) == [31]
+    assert best_value(tmp_path) == np.float32(-49.9)
+    assert names(tmp_path) == ["step_00000031", "step_00000031_2"]
     scored(tmp_path, 32, float("nan"))
     scored(tmp_path, 33, -49.9)
     save(tmp_path, 34)
-    assert best_value(tmp_path) == np.float32(-49.9) and "best_00000031" in str(checkpoint.best_of(tmp_path))
+    assert best_value(tmp_path) == np.float32(-49.9) and checkpoint.best_of(tmp_path).name == "step_00000031"
     scored(tmp_path, 35, -3.0, "another text")
     assert best_value(tmp_path) == -3
-    assert len(list(tmp_path.glob("best_*"))) == 1
+    scored(tmp_path, 36, -4.0, "another text", keep=1)
+    scored(tmp_path, 37, -50.0, keep=1)
+    assert best_value(tmp_path) == np.float32(-49.9)  # the best on each text stays
+    assert names(tmp_path) == ["step_00000031", "step_00000035", "step_00000037"]
 
 
 def test_a_run_without_scores_stands_for_its_newest(tmp_path):
@@ -82,21 +96,6 @@ def test_a_run_without_scores_stands_for_its_newest(tmp_path):
     save(tmp_path, 2)
     assert checkpoint.best_of(tmp_path) is None and checkpoint.resolve(tmp_path).name == "step_00000002"
     assert checkpoint.resolve(tmp_path / "none") == tmp_path / "none"
-
-
-@pytest.mark.parametrize("dev", [{"perplexity": 50.0}, {"f1": -50.0}])
-def test_the_best_of_an_older_version_gets_its_own_folder(tmp_path, dev):
-    for step, figures in ((1, dev), (2, None)):
-        folder = save(tmp_path, step)
-        info = json.loads((folder / checkpoint.INFO_FILE).read_text(encoding="utf-8"))
-        del info["score"]
-        forged(folder, **info, dev=figures)
-    checkpoint.write_text(tmp_path / "best", "step_00000001\n")
-    assert checkpoint.resolve(tmp_path).name == "step_00000001"
-    scored(tmp_path, 3, -50.5, keep=1)
-    assert checkpoint.best_of(tmp_path).name.startswith("best_00000001") and steps(tmp_path) == [3]
-    scored(tmp_path, 4, -49.5, keep=1)
-    assert checkpoint.best_of(tmp_path).name.startswith("best_00000004")
 
 
 @pytest.mark.parametrize("content", [b"", b"step_", b"\xff", None])
@@ -112,19 +111,6 @@ def test_a_damaged_pointer_to_the_best_is_made_good(tmp_path, content):
     assert best_value(tmp_path) == 4  # the best of those that are still there
 
 
-def test_where_there_are_no_hard_links_the_best_is_a_copy(tmp_path, monkeypatch):
-    def refused(*_):
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(checkpoint.os, "link", refused)
-    scored(tmp_path, 1, 5.0)
-    best, step = checkpoint.best_of(tmp_path), checkpoint.step_folder(tmp_path, 1)
-    checkpoint.verify(best)
-    for path in step.iterdir():
-        copy = best / path.name
-        assert copy.read_bytes() == path.read_bytes() and not copy.samefile(path)
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_random_branches_of_a_run(tmp_path, seed):
     """After any sequence of steps, of going back, of other texts and of losses, the best is the best that is there."""
@@ -134,28 +120,28 @@ def test_random_branches_of_a_run(tmp_path, seed):
         step += 1
         there = {folder: score for folder, score in scores.items() if folder.exists()}
         value = draw.choice([draw.uniform(-100, 0), draw.uniform(-100, 0), -2e38, None])
-        folder = checkpoint.step_folder(tmp_path, step)
+        value = draw.choice([draw.uniform(-100, 0), draw.uniform(-100, 0), -2e38, None])
         if value is None:
-            save(tmp_path, step, keep=keep)
-            scores[folder] = None
+            scores[save(tmp_path, step, keep=keep)] = None
         else:
-            scored(tmp_path, step, value, text, keep=keep)
+            folder = scored(tmp_path, step, value, text, keep=keep)
             there[folder] = scores[folder] = np.float32(value), text
             expected = max(score for score in [expected, *there.values()] if score and score[1] == text)
         assert best_value(tmp_path) == (expected and expected[0])
-        assert len(list(tmp_path.glob("best_*"))) == (expected is not None)
         if draw.random() < 0.2:  # go back to a step that is there
-            step = draw.choice([int(name.name[5:]) for name in tmp_path.glob("step_*")])
+            step = draw.choice(steps(tmp_path))
         if draw.random() < 0.1:
             text = draw.choice("ab")
 
 
-def test_half_written_folders_are_ignored_and_cleaned_up(tmp_path):
+def test_half_written_folders_are_ignored_and_cleaned_up_where_the_run_is_at_home(tmp_path):
     save(tmp_path, 1)
-    (tmp_path / "step_00000002.tmp").mkdir()
-    assert checkpoint.load_newest(tmp_path)[0].info["step"] == 1
-    save(tmp_path, 3)
-    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000001", "step_00000003"]
+    for name in ("step_00000002.0123abcd.tmp", "step_00000002.tmp", "step_notes.0123abcd.tmp"):
+        (tmp_path / name).mkdir()
+    found = checkpoint.load_newest(tmp_path)[0]
+    assert found.info["step"] == 1
+    checkpoint.claim(tmp_path, found)
+    assert names(tmp_path) == ["step_00000001", "step_00000002.tmp", "step_notes.0123abcd.tmp"]
 
 
 def test_nothing_there_is_a_fresh_start(tmp_path):

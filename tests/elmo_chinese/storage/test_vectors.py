@@ -73,7 +73,7 @@ def test_vectors_never_stand_beside_the_offsets_of_another_text(tmp_path, monkey
     write(tmp_path / "a.npy", LINES)
     move, moved = files.move, []
 
-    def killed(source, target):
+    def killed(source, target, *more):
         if moved:
             raise KeyboardInterrupt
         moved.append(target.name)
