@@ -291,7 +291,7 @@ def test_the_best_is_sought_anew_on_another_held_out_text(finished, monkeypatch)
     monkeypatch.setattr(train, "evaluate", lambda *_: dict(worse))
     more = ["--load_dir", "auto", "--max_epoch", "1.5", "--dev_interval", "1", "--save_interval", "1000"]
     train.main([*run, *more, "--test_path", str(LM / "train.txt")])
-    assert checkpoint.best_of(folder).name.startswith("best_00000009")  # and none of the other text's
+    assert checkpoint.best_of(folder).name.startswith("step_00000009")  # and none of the other text's
 
 
 @pytest.mark.parametrize("device, rows, sparse", [("cpu", 59, True), ("gpu:0", 60, True), ("gpu:0", 59, False)])
@@ -562,15 +562,78 @@ def test_what_does_not_fit_the_checkpoint_is_named(finished, capsys, flags, mess
 
 
 @pytest.mark.parametrize("flags", [[], ["--load_dir", "auto"], ["--load_dir", "RUN"]])
-def test_no_run_begins_anew_over_the_best_of_another(finished, capsys, flags):
+def test_no_run_begins_anew_where_the_newest_checkpoint_is_gone(finished, capsys, flags):
     run, folder = finished
     for step in folder.glob("step_*"):
-        shutil.rmtree(step)
-    before, best = figures(folder), checkpoint.best_of(folder)
+        step.rename(folder.parent / step.name)
+    before = contents(folder)
     with pytest.raises(SystemExit):
         train.main([*run, *(flag.replace("RUN", str(folder)) for flag in flags)])
-    assert f"go on from it with --load_dir {best}, or" in capsys.readouterr().err and figures(folder) == before
-    train.main([*run, "--load_dir", str(best)])
+    error = capsys.readouterr().err
+    assert ("latest names step_00000008, which is not there" if flags else "already holds checkpoints") in error
+    assert contents(folder) == before
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_goes_on_elsewhere_leaves_alone_what_it_began_from(finished, small, tmp_path, capsys):
+    folder, other = finished[1], tmp_path / "other"
+    on = [*small, "--batch_size", "8", "--keep", "1", "--load_dir", str(folder), "--para_save_dir", str(other)]
+    before = contents(folder)
+    train.main([*on, "--max_epoch", "1.2"])
+    run = checkpoint.run_of(other)
+    assert run != checkpoint.run_of(folder) and checkpoint.load_newest(other)[0].info["run"] == run
+    assert [record["step"] for record in figures(other)][0] > 8
+    train.main([*on, "--max_epoch", "1.5"])  # the same command goes on from where it stopped
+    assert f"{other} holds the run that began from {folder}" in capsys.readouterr().out
+    assert checkpoint.run_of(other) == run and contents(folder) == before
+
+
+def test_the_folder_of_another_run_is_refused_before_anything_is_done(finished, small, tmp_path, capsys):
+    folder, other = finished[1], tmp_path / "other"
+    train.main([*small, "--batch_size", "8", "--max_epoch", "0.5", "--para_save_dir", str(other)])
+    before = contents(tmp_path)
+    with pytest.raises(SystemExit):
+        train.main([*small, "--keep", "1", "--load_dir", str(other), "--para_save_dir", str(folder)])
+    error = capsys.readouterr().err
+    assert f"{folder} holds another run; choose another --para_save_dir" in error and contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["best/mine", "latest/mine", "best", "run.json", "run.json/mine", "log/metrics.jsonl", "log"]
+)
+def test_what_no_run_has_made_is_in_the_way_and_stays(small, tmp_path, capsys, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(SystemExit):
+        train.main([*small, "--batch_size", "8", "--max_epoch", "0.5", "--para_save_dir", str(tmp_path / "run")])
+    assert str(path.parent if name.endswith("/mine") else path) in capsys.readouterr().err
+    assert [entry for entry in (tmp_path / "run").rglob("*") if entry.is_file()] == [path]
+    assert path.read_bytes() == b"mine"
+
+
+def test_checkpoints_of_other_runs_stay(finished, small, tmp_path):
+    """They lie in the folder of a run with a name that it would use, and with names that it would delete."""
+    folder, other = finished[1], tmp_path / "other"
+    for number in (1, 4, 2):
+        shutil.copytree(folder / "step_00000008", other / f"step_{number:08d}")
+    (other / "step_00000003").mkdir()
+    (other / "step_00000005").write_bytes(b"a file")
+    (other / "step_00000006").symlink_to(folder / "step_00000008")
+    before = contents(tmp_path)
+    every = ["--save_interval", "1", "--keep", "1", "--max_epoch", "0.5", "--batch_size", "8"]
+    own = tmp_path / "own"
+    train.main([*small, *every[2:], "--para_save_dir", str(own)])
+    for entry in own.iterdir():
+        entry.rename(other / (entry.name if entry.name != "step_00000004" else "step_00000004_2"))
+    checkpoint.write_text(other / "latest", "step_00000004_2\n")
+    train.main([*small, *every, "--max_epoch", "1.0", "--load_dir", "auto", "--para_save_dir", str(other)])
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (other / "step_00000006").is_symlink() and (other / "step_00000003").is_dir()
+    assert (other / "latest").read_text() == "step_00000008\n" and not (other / "step_00000007").exists()
 
 
 def test_passes_over_the_text_are_counted_in_words(finished, capsys):
@@ -631,15 +694,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(finished,
 def test_the_folder_of_a_run_stands_for_its_best_checkpoint(finished, small, tmp_path, capsys):
     folder = finished[1]
     best = checkpoint.best_of(folder)
-    assert best.name.startswith("best_00000008_") and (folder / "best").read_text().strip() == best.name
+    assert best.name == "step_00000008" == (folder / "best").read_text().strip()
     init_pretraining_params(None, folder)
     assert f"loaded 17 parameters from {folder}" in capsys.readouterr().out
     encoder, vocabulary = load_encoder(folder)
     assert vocabulary.size == 60
     expected = checkpoint.load(best).model["lstm.embedding"]
     assert np.array_equal(encoder.lstm.embedding.numpy(), expected)
-    shutil.rmtree(best)
-    assert checkpoint.resolve(folder).name == "step_00000008"
     weights = ["--load_pretraining_params", str(folder), "--batch_size", "8"]
     train.main([*small, "--para_save_dir", str(tmp_path / "new"), *weights])
     train.main([*small, "--para_save_dir", str(tmp_path / "on"), "--load_dir", str(folder), "--max_epoch", "1.2"])

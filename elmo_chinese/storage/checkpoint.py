@@ -266,9 +266,10 @@ def claim(root: PathLike, found: Optional[Checkpoint]) -> str:
             raise CheckpointError(f"{path} is in the way: it is no name of a checkpoint; move it away, to another name")
     if found:
         at_home = os.path.samefile(found.path.parent, root) and before in (None, found.info.get("run"))
-    metrics = root / "log" / "metrics.jsonl"
-    if metrics.exists() and not before and not at_home:
-        raise CheckpointError(f"{metrics} is of another run; move it away, or choose another folder")
+    log, metrics = root / "log", root / "log" / "metrics.jsonl"
+    if (log.exists() and not log.is_dir()) or (metrics.exists() and not before and not at_home):
+        path = metrics if log.is_dir() else log
+        raise CheckpointError(f"{path} is in the way: no run of this folder has made it; move it away")
     run = before or (found.info.get("run") if at_home else None) or secrets.token_hex(8)
     if dist.get_rank() == 0 and not before:
         began = {"run": run, "from": found.info.get("run") if found and not at_home else None}
@@ -503,7 +504,7 @@ def load_newest(root: PathLike) -> Tuple[Optional[Checkpoint], List[str]]:
     damages: List[str] = []
     latest = _named(Path(root), "latest")
     if latest and not (Path(root) / latest).is_dir():
-        damages.append(f"{Path(root) / 'latest'} names {latest}, which is not there")
+        damages.append(f"{Path(root) / 'latest'} names {latest}, which is not there; put it back, or delete `latest`")
     for folder in candidates(root):
         try:
             return load(folder), damages

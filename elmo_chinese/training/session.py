@@ -120,7 +120,7 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
     """
     if load_dir == "auto":
         return _newest(root)
-    held = bool(checkpoint.all_saved(root)) or os.path.lexists(root / "latest")
+    held = bool(checkpoint.all_saved(root)) or (root / "latest").is_file()
     if not load_dir:
         if held:
             raise OptionError(
@@ -129,7 +129,7 @@ def find_checkpoint(load_dir: str, root: Path, flag: str) -> Optional[Checkpoint
             )
         return None
     path = Path(load_dir)
-    of_run = any(checkpoint.candidates(path)) or os.path.lexists(path / "latest")
+    of_run = any(checkpoint.candidates(path)) or (path / "latest").is_file()
     found = _newest(path) if of_run else checkpoint.load(path)
     if not held or os.path.samefile(found.path.parent, root):
         return found
