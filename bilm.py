@@ -40,6 +40,7 @@ class BiLSTM(nn.Layer):
         cell_clip, proj_clip: see `LSTMP`.
         sparse: the gradient of `embedding` holds only the rows that were looked up, as of `paddle.nn.Embedding`;
             for optimizers that leave rows without a gradient alone (SGD, Adagrad).
+        precision: see `LSTMP`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class BiLSTM(nn.Layer):
         cell_clip: float = 3.0,
         proj_clip: float = 3.0,
         sparse: bool = False,
+        precision: str = "float32",
     ):
         super().__init__()
         self.sparse = sparse
@@ -62,7 +64,7 @@ class BiLSTM(nn.Layer):
         self.embedding = self.create_parameter(
             [vocab_size, embed_size], default_initializer=nn.initializer.XavierUniform()
         )
-        clips = (cell_clip, proj_clip)
+        clips = (cell_clip, proj_clip, precision)
         self.forward_layers = nn.LayerList([LSTMP(embed_size, hidden_size, *clips) for _ in range(num_layers)])
         self.backward_layers = nn.LayerList([LSTMP(embed_size, hidden_size, *clips) for _ in range(num_layers)])
 
@@ -126,6 +128,7 @@ class BiLM(nn.Layer):
         n_negative_samples: 0 = exact softmax; else, in training mode, the sampled softmax with that many
             negatives, shared by all tokens of a direction. Wants a vocabulary sorted by frequency.
         sparse: see `BiLSTM`; with sampled softmax for `softmax_weight` too.
+        precision: of the products of training steps, the softmax's among them: see `precision.py`.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class BiLM(nn.Layer):
         dropout: float = 0.1,
         n_negative_samples: int = 0,
         sparse: bool = False,
+        precision: str = "float32",
     ):
         super().__init__()
         if not 0 <= dropout < 1:
@@ -146,7 +150,8 @@ class BiLM(nn.Layer):
         if not 0 <= n_negative_samples <= vocab_size:
             raise ValueError(f"n_negative_samples must be from 0 to the {vocab_size} words, got {n_negative_samples}")
         self.dropout, self.n_negative_samples = dropout, n_negative_samples
-        self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip, sparse)
+        self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip, sparse, precision)
+        self.precision = precision
         self.softmax_weight = self.create_parameter(
             [vocab_size, embed_size], default_initializer=nn.initializer.XavierUniform()
         )
@@ -200,12 +205,14 @@ class BiLM(nn.Layer):
     def _losses(self, hidden, labels, random):
         weights, vocab_size = (self.softmax_weight, self.softmax_bias), self.softmax_weight.shape[0]
         if not (self.training and self.n_negative_samples):
-            return full_softmax_losses(hidden.flatten(0, 1), *weights, labels.flatten())
+            precision = self.precision if self.training else "float32"
+            return full_softmax_losses(hidden.flatten(0, 1), *weights, labels.flatten(), precision)
         # Dropout has the first streams of its step; counting down from the end keeps clear of them.
         generators = [random.generator(2**32 - 1 - direction) for direction in range(len(hidden))]
         samples = [log_uniform_sample(generator, self.n_negative_samples, vocab_size) for generator in generators]
         negatives, tries = zip(*samples)
-        return sampled_softmax_losses(hidden, *weights, labels, np.stack(negatives), tries, sparse=self.lstm.sparse)
+        how = dict(sparse=self.lstm.sparse, precision=self.precision)
+        return sampled_softmax_losses(hidden, *weights, labels, np.stack(negatives), tries, **how)
 
 
 class ScalarMix(nn.Layer):

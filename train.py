@@ -33,6 +33,7 @@ from elmo_chinese.network.gradients import (
     share_row_gradients,
     step_figures,
 )
+from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint, CheckpointError, Score
 from elmo_chinese.storage.pretrained import bilm_numbers
@@ -309,6 +310,8 @@ def make_model(options: argparse.Namespace, vocabulary: Vocabulary) -> BiLM:
             f"--n_negative_samples_batch {options.n_negative_samples_batch} is more than the {vocabulary.size} words "
             "of the vocabulary; lower it, or leave out --sample_softmax"
         )
+    if options.precision == "bfloat16" and why_no_bfloat16():
+        raise OptionError(f"--precision bfloat16 cannot be had: {why_no_bfloat16()}; leave it out")
     paddle.seed(options.random_seed)
     return BiLM(
         vocabulary.size,
@@ -320,6 +323,7 @@ def make_model(options: argparse.Namespace, vocabulary: Vocabulary) -> BiLM:
         options.dropout,
         options.n_negative_samples_batch if options.sample_softmax else 0,
         sparse=options.optim in SPARSE and (paddle.device.get_device() == "cpu" or vocabulary.size <= MOST_ROWS),
+        precision=options.precision,
     )
 
 

@@ -107,9 +107,8 @@ def measure(options, size):
     print(f"{runtime.SETTINGS}; {kernels.describe()}", file=sys.stderr)
     paddle.seed(0)
     samples = size["samples"] if options.softmax == "sampled" else 0
-    lm = BiLM(
-        size["vocab_size"], size["embed"], size["hidden"], LAYERS, n_negative_samples=samples, sparse=not options.dense
-    )
+    how = dict(n_negative_samples=samples, sparse=not options.dense, precision=options.precision)
+    lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, **how)
     optimizer = make_optimizer("adagrad", 0.2, lm.parameters())
     states, times, processes = None, [], dist.get_world_size()
     model, rows = (data_parallel(lm) if processes > 1 else lm), size["batch"] // processes
@@ -144,6 +143,7 @@ def measure(options, size):
 def own_flags(options, size):
     """Return the flags that make another process of this benchmark do the same."""
     flags = {"preset": options.preset, "softmax": options.softmax, "iters": options.iters, **size}
+    flags["precision"] = options.precision
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
@@ -296,6 +296,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="interpreter for --against")
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--processes", type=int, default=1, help="processes that share the batch and the threads")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--dense", action="store_true", help="dense gradients of the word tables")
     parser.add_argument("--profile", action="store_true", help="print where the time of a step goes")
     for name in PRESETS["mid"]:

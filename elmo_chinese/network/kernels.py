@@ -124,7 +124,7 @@ KERNELS: Dict[str, Kernel] = {
     # recurrences.cc
     "lstm_steps": Kernel(
         CLIPS,
-        lambda directions, steps, batch, embed, size, keep: [
+        lambda directions, steps, batch, embed, size, keep, rounds: [
             ("input", F32, [[steps, batch, embed]] * directions),
             ("gate_w", F32, [[embed, 4 * size]] * directions),
             ("recurrent_w", F32, [[embed, 4 * size]] * directions),
@@ -139,7 +139,7 @@ KERNELS: Dict[str, Kernel] = {
     ),
     "lstm_steps_backward": Kernel(
         CLIPS,
-        lambda directions, steps, batch, embed, size: [
+        lambda directions, steps, batch, embed, size, rounds: [
             ("d_outputs", F32, [[steps, batch, embed]] * directions),
             ("gate_w", F32, [[embed, 4 * size]] * directions),
             ("recurrent_w", F32, [[embed, 4 * size]] * directions),
@@ -170,6 +170,15 @@ KERNELS: Dict[str, Kernel] = {
             ("candidate_w", F32, [[size, size]] * directions),
             ("hiddens", F32, [[steps + 1, batch, size]] * directions),
             ("gates", F32, [[steps, batch, 3 * size]] * directions),
+        ],
+    ),
+    # bfloat16.cc
+    "bfloat16_products": Kernel(
+        (),
+        lambda products, rows, inner, columns, transpose_x, transpose_y: [
+            ("x", F32, [[inner, rows] if transpose_x else [rows, inner]] * products),
+            ("y", F32, [[columns, inner] if transpose_y else [inner, columns]] * products),
+            ("result", F32, [[rows, columns]] * products),
         ],
     ),
     # softmax.cc

@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese.network import kernels
+from elmo_chinese.network.precision import matmul
 
 import paddle
 import paddle.nn.functional as F
@@ -55,20 +56,20 @@ def _new_gates(shape):
     return paddle.empty(shape)
 
 
-def _steps_in_cpp(inputs, weights, hidden, cell, clips, keep):
+def _steps_in_cpp(inputs, weights, hidden, cell, clips, keep, precision="float32"):
     directions, steps, batch, embed = inputs.shape
     size, held = cell.shape[-1], steps if keep else 1
     inputs, hidden, cell = (paddle.unbind(tensor, axis=0) for tensor in (inputs, hidden, cell))
     gates = [_new_gates([held, batch, 4 * size]) for _ in inputs]
     shapes = [steps + 1, batch, embed], [held + 1, batch, size]
     kept = Kept(gates, *([paddle.empty(shape) for _ in inputs] for shape in shapes))
-    sizes = [directions, steps, batch, embed, size, int(keep)]
+    sizes = [directions, steps, batch, embed, size, int(keep), int(precision == "bfloat16")]
     kernels.call("lstm_steps", sizes, clips, inputs, *weights, hidden, cell, *kept[:3])
     last = (paddle.stack([tensor[-1] for tensor in tensors]) for tensors in kept[1:3])
     return paddle.stack([hiddens[1:] for hiddens in kept.hiddens]), *last, kept
 
 
-def _gradients_in_cpp(inputs, d_outputs, kept, weights, clips, wanted):
+def _gradients_in_cpp(inputs, d_outputs, kept, weights, clips, wanted, precision="float32"):
     directions, steps, batch, embed = d_outputs.shape
     size = kept.cells[0].shape[-1]
     d_outputs = paddle.unbind(d_outputs.contiguous(), axis=0)
@@ -77,11 +78,12 @@ def _gradients_in_cpp(inputs, d_outputs, kept, weights, clips, wanted):
     d_bias = [paddle.empty([1, 4 * size]) for _ in d_outputs]
     read = [d_outputs, *weights[:3], kept.hiddens, kept.cells]
     into = [kept.gates, d_projected, paddle.unbind(d_inputs, axis=0) if wanted else [None] * directions, d_bias]
-    kernels.call("lstm_steps_backward", [directions, steps, batch, embed, size], clips, *read, *into)
+    sizes = [directions, steps, batch, embed, size, int(precision == "bfloat16")]
+    kernels.call("lstm_steps_backward", sizes, clips, *read, *into)
     # Gradients of the gates were written over the gates, what was projected, output gate * tanh(cell), over the cells.
     hiddens, outputs = [hidden[:-1] for hidden in kept.hiddens], [cell[1:] for cell in kept.cells]
     pairs = [*zip(paddle.unbind(inputs, axis=0), kept.gates), *zip(hiddens, kept.gates), *zip(outputs, d_projected)]
-    d_weights = [paddle.matmul(x.flatten(0, 1), d_x.flatten(0, 1), transpose_x=True) for x, d_x in pairs]
+    d_weights = [matmul(x.flatten(0, 1), d_x.flatten(0, 1), precision, transpose_x=True) for x, d_x in pairs]
     _used_gates.extend(kept.gates)
     return d_inputs, *d_weights, *d_bias
 
@@ -118,7 +120,7 @@ def _activated(gates, shares, one):
     return paddle.split(paddle.lerp(one, gates, shares), 4, axis=-1)
 
 
-def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep):
+def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep, precision="float32"):
     cell_clip, proj_clip = clips
     shares = _shares(cell.shape[-1])
     halves = shares[0]  # of what tanh takes, too
@@ -169,7 +171,7 @@ def _slopes(kept, clips):
     return by_output, by_projected, by_gates, forget_gate * inside[:-1], projected
 
 
-def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted):
+def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted, precision="float32"):
     gate_w, projection_w = paddle.stack(weights.gate_w), paddle.stack(weights.projection_w)
     *slopes, projected = (paddle.unbind(slope, axis=0) for slope in _slopes(kept, clips))
     d_hidden, d_cell, d_gates, d_projections = 0.0, 0.0, [], []
@@ -201,11 +203,11 @@ class _Steps(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, clips, keep, inputs, hidden, cell, *weights):
+    def forward(ctx, clips, keep, precision, inputs, hidden, cell, *weights):
         steps = _steps_in_cpp if kernels.library() else _steps_in_paddle
-        *results, kept = steps(inputs, _by_name(weights, inputs), hidden, cell, clips, keep)
+        *results, kept = steps(inputs, _by_name(weights, inputs), hidden, cell, clips, keep, precision)
         if keep:
-            ctx.kept, ctx.clips = kept, clips
+            ctx.kept, ctx.clips, ctx.precision = kept, clips, precision
             ctx.save_for_backward(inputs, *weights)
             ctx.frozen = [weight.stop_gradient for weight in weights]
         return tuple(results)
@@ -217,7 +219,7 @@ class _Steps(PyLayer):
             raise RuntimeError("the backward pass of an LSTM layer can run only once: it uses up what forward kept")
         inputs, *weights = ctx.saved_tensor()
         gradients, wanted = _gradients_in_cpp if kernels.library() else _gradients_in_paddle, not inputs.stop_gradient
-        d = gradients(inputs, d_outputs, kept, _by_name(weights, inputs), ctx.clips, wanted)
+        d = gradients(inputs, d_outputs, kept, _by_name(weights, inputs), ctx.clips, wanted, ctx.precision)
         # Paddle refuses a gradient of what has none.
         return d[0], None, None, *(None if frozen else d_weight for frozen, d_weight in zip(ctx.frozen, d[1:]))
 
@@ -242,10 +244,19 @@ class LSTMP(nn.Layer):
         embed_size: size of the input and of the projected hidden state.
         hidden_size: size of the cell.
         cell_clip, proj_clip: bounds of the cell and of the hidden state, both > 0.
+        precision: of the products where a backward pass follows, see `precision.py`; otherwise it is float32.
     """
 
-    def __init__(self, embed_size: int, hidden_size: int, cell_clip: float = 3.0, proj_clip: float = 3.0):
+    def __init__(
+        self,
+        embed_size: int,
+        hidden_size: int,
+        cell_clip: float = 3.0,
+        proj_clip: float = 3.0,
+        precision: str = "float32",
+    ):
         super().__init__()
+        self.precision = precision
         self.cell_clip, self.proj_clip = cell_clip, proj_clip
         xavier = nn.initializer.XavierUniform()
         self.gate_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
@@ -265,7 +276,7 @@ def run_directions(
     """Run all steps of layers of the same sizes that do not depend on each other, at the same time.
 
     Args:
-        layers: one for each direction; their clips are the same.
+        layers: one for each direction; their clips and precision are the same.
         inputs: float32 `[directions, steps, batch, embed]`.
         hidden, cell: the states before the first step, `[directions, batch, embed]` and `[directions, batch, hidden]`;
             taken as constants (no gradient flows into them) and not clipped.
@@ -276,5 +287,7 @@ def run_directions(
     clips = (layers[0].cell_clip, layers[0].proj_clip)
     weights = [getattr(layer, name) for name in Weights._fields for layer in layers]
     tensors = inputs.contiguous(), hidden.detach().contiguous(), cell.detach().contiguous()
-    outputs, hidden, cell = _Steps.apply(clips, paddle.is_grad_enabled(), *tensors, *weights)
+    keep = paddle.is_grad_enabled()
+    precision = layers[0].precision if keep else "float32"
+    outputs, hidden, cell = _Steps.apply(clips, keep, precision, *tensors, *weights)
     return outputs, hidden.detach(), cell.detach()

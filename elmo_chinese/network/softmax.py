@@ -4,6 +4,7 @@ import warnings
 from typing import Sequence, Tuple, Union
 
 from elmo_chinese.network import kernels
+from elmo_chinese.network.precision import matmul
 
 import numpy as np
 import paddle
@@ -89,14 +90,14 @@ class _FullSoftmax(PyLayer):
     """Token losses under the exact softmax without tokens × vocabulary in memory."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels):
+    def forward(ctx, precision, hidden, weight, bias, labels):
         tokens, words = hidden.shape[0], weight.shape[0]
         keep = tokens * words <= KEPT_LOGITS
         ctx.rows, ctx.kept = (tokens, []) if keep else (max(1, CHUNK_LOGITS // words), None)
-        losses = []
+        losses, ctx.precision = [], precision
         for start in range(0, tokens, ctx.rows):
             block = slice(start, start + ctx.rows)
-            logits = paddle.matmul(hidden[block], weight, transpose_y=True)
+            logits = matmul(hidden[block], weight, precision, transpose_y=True)
             loss, probabilities, _ = _normalize(logits, bias, labels[block])
             losses.append(loss)
             if ctx.kept is not None:
@@ -114,18 +115,22 @@ class _FullSoftmax(PyLayer):
             if ctx.kept is not None:
                 probabilities, ctx.kept[index] = ctx.kept[index], None
             else:
-                logits = paddle.matmul(hidden[block], weight, transpose_y=True)
+                logits = matmul(hidden[block], weight, ctx.precision, transpose_y=True)
                 _, probabilities, _ = _normalize(logits, bias, labels[block])
             d_logits, d_offsets, _ = _gradients(probabilities, d_losses[block], labels[block])
-            d_hidden.append(paddle.matmul(d_logits, weight))
-            product = paddle.matmul(d_logits, hidden[block], transpose_x=True)
+            d_hidden.append(matmul(d_logits, weight, ctx.precision))
+            product = matmul(d_logits, hidden[block], ctx.precision, transpose_x=True)
             d_weight = product if d_weight is None else d_weight.add_(product)
             d_bias += d_offsets
         return *_unless(ctx.frozen, paddle.concat(d_hidden), d_weight, d_bias), None
 
 
 def full_softmax_losses(
-    hidden: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, labels: paddle.Tensor
+    hidden: paddle.Tensor,
+    weight: paddle.Tensor,
+    bias: paddle.Tensor,
+    labels: paddle.Tensor,
+    precision: str = "float32",
 ) -> paddle.Tensor:
     """Return the exact softmax cross entropy of each token, float32 `[tokens]` in nats.
 
@@ -133,8 +138,9 @@ def full_softmax_losses(
         hidden: float32 `[tokens, embed]`.
         weight, bias: `[vocab, embed]` and `[vocab]`.
         labels: int64 `[tokens]`.
+        precision: of the products, see `precision.py`.
     """
-    return _FullSoftmax.apply(hidden, weight, bias, labels)
+    return _FullSoftmax.apply(precision, hidden, weight, bias, labels)
 
 
 def log_uniform_sample(generator: np.random.Philox, count: int, vocab_size: int) -> Tuple[np.ndarray, int]:
@@ -178,13 +184,14 @@ class _SampledSoftmax(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, hidden, rows, offsets, hits):
+    def forward(ctx, precision, hidden, rows, offsets, hits):
         frozen = [tensor.stop_gradient for tensor in (hidden, rows, offsets)]
         parts = [hidden.shape[1], rows.shape[1] - hidden.shape[1]]
         own_rows, rows = paddle.split(rows, parts, axis=1)
         own_offsets, offsets = paddle.split(offsets, parts, axis=1)
         own = (hidden * own_rows).sum(axis=-1) + own_offsets
-        logits = paddle.matmul(hidden, rows, transpose_y=True)
+        logits = matmul(hidden, rows, precision, transpose_y=True)
+        ctx.precision = precision
         losses, *ctx.kept = _normalize(logits, offsets, own=own, hits=hits)
         ctx.save_for_backward(hidden, own_rows, rows)
         ctx.frozen = frozen
@@ -196,8 +203,9 @@ class _SampledSoftmax(PyLayer):
         (probabilities, own), ctx.kept = ctx.kept, None
         d_logits, d_offsets, d_own = _gradients(probabilities, d_losses, own=own)
         spread = d_own.unsqueeze(-1).expand(hidden.shape)
-        d_hidden = paddle.matmul(d_logits, rows).add_(spread * own_rows)
-        d_rows = paddle.concat([spread * hidden, paddle.matmul(d_logits, hidden, transpose_x=True)], axis=1)
+        d_hidden = matmul(d_logits, rows, ctx.precision).add_(spread * own_rows)
+        d_rows = matmul(d_logits, hidden, ctx.precision, transpose_x=True)
+        d_rows = paddle.concat([spread * hidden, d_rows], axis=1)
         return *_unless(ctx.frozen, d_hidden, d_rows, paddle.concat([d_own, d_offsets], axis=1)), None
 
 
@@ -209,6 +217,7 @@ def sampled_softmax_losses(
     negatives: np.ndarray,
     tries: Sequence[int],
     sparse: bool = False,
+    precision: str = "float32",
 ) -> paddle.Tensor:
     """Return each token's cross entropy over its own word and the negatives, float32 `[directions, tokens]` in nats.
 
@@ -221,6 +230,7 @@ def sampled_softmax_losses(
         labels: int64 `[directions, tokens]`.
         negatives, tries: what `log_uniform_sample` returned for each direction, `[directions, count]` and a number.
         sparse: the gradient of `weight` holds only those rows (as of `paddle.nn.Embedding`).
+        precision: of the products, see `precision.py`.
     """
     negatives = paddle.to_tensor(negatives)
     tries = paddle.to_tensor(np.array(tries, dtype=np.float32)[:, None])
@@ -232,4 +242,4 @@ def sampled_softmax_losses(
     rows = F.embedding(ids, weight, sparse=sparse)
     offsets = paddle.gather(bias, ids.flatten()).reshape(ids.shape)
     offsets = offsets - log_expected_count(ids, tries, weight.shape[0])
-    return _SampledSoftmax.apply(hidden, rows, offsets, hits)
+    return _SampledSoftmax.apply(precision, hidden, rows, offsets, hits)

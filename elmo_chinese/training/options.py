@@ -1,5 +1,6 @@
 """The flags of `train.py`."""
 
+from elmo_chinese.network.precision import PRECISIONS
 from elmo_chinese.training.flags import (
     SWITCH,
     TrainingParser,
@@ -74,6 +75,8 @@ def make_parser(description: str) -> TrainingParser:
     flag(
         "--n_negative_samples_batch", positive_int, 8000, "sampled words per step and direction; with --sample_softmax"
     )
+    flag("--precision", str, "float32", "bfloat16: multiply in bfloat16 in training, with AVX512-BF16",
+         choices=[*PRECISIONS])  # fmt: skip
     flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **SWITCH)
 
     flag = parser.group("output and checkpoints")

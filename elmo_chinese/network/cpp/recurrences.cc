@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "bfloat16.h"
 #include "elementwise.h"
 #include "library.h"
 
@@ -14,17 +15,21 @@ namespace {
 
 constexpr int64_t kPackRows = 4;  // below, packing takes longer than it saves
 
-// A weight [first, second], or its transpose, as the right side of products with `rows` rows.
+// A weight [first, second], or its transpose, as the right side of products with `rows` rows, in float32 or bfloat16.
 class Weight {
  public:
-  Weight(const float* data, int64_t first, int64_t second, bool transposed, int64_t rows)
-      : data_(data), ld_(second), transposed_(transposed), rows_(rows), in_(transposed ? second : first),
-        out_(transposed ? first : second) {}
+  Weight(const float* data, int64_t first, int64_t second, bool transposed, int64_t rows, bool rounds)
+      : data_(data), ld_(second), transposed_(transposed), rounds_(rounds), rows_(rows),
+        in_(transposed ? second : first), out_(transposed ? first : second) {}
   Weight(const Weight&) = delete;
   ~Weight() {
     if (packed_) gemm_free(packed_);
   }
   void pack() {
+    if (rounds_) {
+      rounded_ = std::make_unique<bfloat16::Packed>(data_, ld_, transposed_, in_, out_);
+      return;
+    }
     if (rows_ < kPackRows) return;
     packed_ = gemm_alloc(kB, rows_, out_, in_);
     gemm_pack(kRowMajor, kB, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, data_, ld_, packed_);
@@ -32,7 +37,12 @@ class Weight {
   // to = from @ weight (+ to); the rows of from [rows, in] and to [rows, out] stand `from_ld` and `to_ld` apart
   void product(const float* from, int64_t from_ld, float* to, int64_t to_ld, bool add) const {
     const float beta = add ? 1.0f : 0.0f;
-    if (packed_) {
+    if (rounded_) {
+      thread_local std::vector<uint32_t> left;
+      left.resize(rows_ * bfloat16::pairs_of(in_));
+      bfloat16::round_rows(from, from_ld, rows_, in_, left.data());
+      rounded_->product(left.data(), rows_, to, to_ld, add);
+    } else if (packed_) {
       gemm_compute(kRowMajor, kNoTrans, kPacked, rows_, out_, in_, from, from_ld, packed_, ld_, beta, to, to_ld);
     } else {
       gemm(kRowMajor, kNoTrans, transposed_ ? kTrans : kNoTrans, rows_, out_, in_, 1.0f, from, from_ld, data_, ld_, beta,
@@ -44,9 +54,10 @@ class Weight {
  private:
   const float* data_;
   int64_t ld_;
-  bool transposed_;
+  bool transposed_, rounds_;
   int64_t rows_, in_, out_;
   float* packed_ = nullptr;
+  std::unique_ptr<bfloat16::Packed> rounded_;
 };
 
 // One row of one step: gates (candidate, input, forget, output) get their bias and are activated in place.
@@ -153,10 +164,11 @@ struct Parts {
 
 // One weight for each direction, packed by all threads together.
 struct Weights {
+  const bool rounds = false;
   std::vector<std::unique_ptr<Weight>> all;
   void add(const float* const* data, int64_t first, int64_t second, bool transposed, const Parts& parts) {
     for (int64_t d = 0; d < parts.directions; ++d)
-      all.push_back(std::make_unique<Weight>(data[d], first, second, transposed, parts.rows));
+      all.push_back(std::make_unique<Weight>(data[d], first, second, transposed, parts.rows, rounds));
   }
   void pack() {
     in_parallel(all.size(), [&](int64_t k) { all[k]->pack(); });
@@ -172,13 +184,14 @@ extern "C" {
 //   hiddens [steps + 1, batch, embed] and cells [held + 1, batch, size] get the first state in front,
 //   gates [held, batch, 4 * size] the activated gates,
 // where held is `steps`, or 1 without `keep` (no backward pass will follow); then cells ends with the last one.
+// With `rounds`, products are in bfloat16.
 void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, int64_t keep,
-                float cell_clip, float proj_clip, const float* const* input, const float* const* gate_w,
+                int64_t rounds, float cell_clip, float proj_clip, const float* const* input, const float* const* gate_w,
                 const float* const* recurrent_w, const float* const* projection_w, const float* const* bias,
                 const float* const* hidden, const float* const* cell, float* const* gates, float* const* hiddens,
                 float* const* cells) {
   const Parts parts(directions, batch);
-  Weights weights;
+  Weights weights{rounds != 0, {}};
   weights.add(gate_w, embed, 4 * size, false, parts);
   weights.add(recurrent_w, embed, 4 * size, false, parts);
   weights.add(projection_w, size, embed, false, parts);
@@ -212,13 +225,13 @@ void lstm_steps(int64_t directions, int64_t steps, int64_t batch, int64_t embed,
 //   gates turn into their gradients before activation, cells[1:] into the outputs before the projection,
 //   d_projected [steps, batch, embed] gets those of the projection
 //   before its clip, d_input [steps, batch, embed] (null if not wanted) those of the input, d_bias [4 * size] its own.
-void lstm_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, float cell_clip,
-                         float proj_clip, const float* const* d_outputs, const float* const* gate_w,
+void lstm_steps_backward(int64_t directions, int64_t steps, int64_t batch, int64_t embed, int64_t size, int64_t rounds,
+                         float cell_clip, float proj_clip, const float* const* d_outputs, const float* const* gate_w,
                          const float* const* recurrent_w, const float* const* projection_w,
                          const float* const* hiddens, float* const* cells, float* const* gates,
                          float* const* d_projected, float* const* d_input, float* const* d_bias) {
   const Parts parts(directions, batch);
-  Weights weights;
+  Weights weights{rounds != 0, {}};
   weights.add(gate_w, embed, 4 * size, true, parts);
   weights.add(recurrent_w, embed, 4 * size, true, parts);
   weights.add(projection_w, size, embed, true, parts);

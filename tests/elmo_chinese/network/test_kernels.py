@@ -205,8 +205,9 @@ def test_nan_in_a_logit_makes_a_nan_loss(library):
 
 
 SIZES = {  # small ones, all different where they may be
-    "lstm_steps": [2, 3, 5, 4, 7, 1],
-    "lstm_steps_backward": [2, 3, 5, 4, 7],
+    "lstm_steps": [2, 3, 5, 4, 7, 1, 0],
+    "lstm_steps_backward": [2, 3, 5, 4, 7, 0],
+    "bfloat16_products": [2, 3, 4, 5, 0, 1],
     "gru_steps": [2, 3, 5, 4],
     "gru_steps_backward": [2, 3, 5, 4],
     "softmax_losses": [3, 5],
