@@ -37,8 +37,8 @@ from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 from commands import run  # noqa: E402
 
-from mrc.scores import bleu_4, question_scores  # noqa: E402
-from mrc.words import HALF_WIDTH, cut  # noqa: E402
+from mrc.evaluate import bleu_4, question_scores  # noqa: E402
+from mrc.texts import HALF_WIDTH, cut  # noqa: E402
 
 KINDS = {"baseline": "without ELMo", "elmo": "with ELMo", "lookup": "plain look-up of its embedding"}
 PAIRS = [("elmo", "baseline"), ("elmo", "lookup"), ("lookup", "baseline")]

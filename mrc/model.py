@@ -24,10 +24,10 @@ import numpy as np
 import paddle
 
 from bilm import ElmoEncoder
+from mrc.evaluate import Scores, score
 from mrc.network import Batch, Reader
 from mrc.questions import Group, Limits
-from mrc.scores import Scores, score
-from mrc.words import HALF_WIDTH, Text, windows
+from mrc.texts import HALF_WIDTH, Text, windows
 
 # Words of the passages of a batch in prediction, each as often as it is asked, padding included; and its groups.
 MAX_WORDS, MAX_GROUPS = 16384, 64

@@ -3,8 +3,8 @@
 from elmo_chinese.training import task_options
 from elmo_chinese.training.flags import TrainingParser, positive_int, seed, share
 
+from mrc.evaluate import QuestionScores
 from mrc.network import VECTORS
-from mrc.scores import QuestionScores
 
 SIZES = ("word_emb_dim", "hidden_size", "elmo_vectors")
 LIMITS = ("max_passage_len", "max_question_len", "max_answer_len")

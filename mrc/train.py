@@ -7,7 +7,7 @@
     python -m paddle.distributed.launch --nproc_per_node 2 "$(command -v python)" -m mrc.train …  # two processes
 
 The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean
-over its batches. The dev scores are those of `mrc/scores.py`; --score says which decides.
+over its batches. The dev scores are those of `mrc/evaluate.py`; --score says which decides.
 
 Top to bottom: examples, cost and score, set-up. The loop is in `elmo_chinese/training/task.py`.
 """
@@ -34,11 +34,11 @@ import paddle.distributed as dist
 
 from bilm import load_encoder
 from mrc import model as reading
+from mrc.evaluate import describe
 from mrc.model import Encoded, Model
 from mrc.network import Reader, costs, random_of
 from mrc.options import SIZES, make_parser
 from mrc.questions import Group, Limits, read, remarks
-from mrc.scores import describe
 
 
 class Examples(NamedTuple):

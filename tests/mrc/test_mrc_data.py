@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 from mrc.questions import UNEVEN, read
-from mrc.words import cut
+from mrc.texts import cut
 
 DATA = ROOT / "mrc" / "data"
 DERIVED = ("segmented_question", "segmented_answers", "answer_docs", "answer_spans", "fake_answers", "match_scores")

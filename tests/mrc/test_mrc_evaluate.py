@@ -1,4 +1,4 @@
-"""mrc.evaluate: one line of JSON, the scores of mrc/scores.py, and answers that are missing, unknown or none."""
+"""mrc.evaluate: one line of JSON, the scores of mrc/evaluate.py, and answers that are missing, unknown or none."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from conftest import run_python
 from test_mrc_questions import dump, line, qa, squad, write
 
 from mrc import evaluate
-from mrc.scores import score
+from mrc.evaluate import score
 
 QUESTIONS = squad(qa("a"), qa("b", text="山东", start=17), qa("c", answers=[]), qa("d", text=" "), qa(5, text="渤海"))
 REFERENCES = {"a": "东海", "b": "山东", "5": "渤海"}
@@ -57,6 +57,16 @@ def test_files_of_both_forms_packed_with_a_mark_at_the_start_as_a_command(tmp_pa
     expected = dict(rouge_l=(rouge + 2) / 3, bleu_4=0.0, f1=(2 / 3 + 2) / 3, em=2 / 3)
     counts = dict(questions=3, missing=0, unknown=0, skipped=0)
     assert found == pytest.approx({**expected, **counts}) and list(found) == [*expected, *counts]
+
+
+def test_what_predict_prints_a_line_for_each_question_is_read(tmp_path, capsys):
+    lines = [{"id": "a", "answer": "东海", "document": 0, "start": 4, "end": 6, "probability": 0.5}]
+    lines += [{"id": "b", "answer": "山", "document": 0}, {"id": 5, "answer": "渤海"}]
+    data, answers = write(tmp_path, QUESTIONS, "data"), write(tmp_path, lines, "answers")
+    found = json.loads(run(capsys, "--data", data, "--predictions", answers)[0])
+    assert (found["questions"], found["missing"], found["em"]) == (3, 0, pytest.approx(2 / 3))
+    for more, message in [({"id": "a", "answer": ""}, "two answers to a"), ({"answer": ""}, "'id' is missing")]:
+        assert message in run(capsys, "--data", data, "--predictions", write(tmp_path, [*lines, more], "answers"))[1]
 
 
 def test_a_missing_answer_scores_0_even_where_nothing_is_left_of_a_reference(tmp_path, capsys):

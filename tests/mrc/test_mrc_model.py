@@ -19,7 +19,7 @@ from mrc import model as reading
 from mrc.model import Model
 from mrc.network import Reader
 from mrc.questions import Group, Limits, Question
-from mrc.words import cut, segmented, windows
+from mrc.texts import cut, segmented, windows
 
 TEXTS = ["长江发源于青藏高原。它流入东海！", "黄河流入渤海。", "泰山在山东。"]
 

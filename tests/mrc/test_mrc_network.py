@@ -6,8 +6,8 @@ import pytest
 from conftest import largest_difference
 
 from bilm import ElmoEncoder
+from mrc.evaluate import describe
 from mrc.network import NEVER, AttentionFlow, Batch, Reader, costs, mask, random_of
-from mrc.scores import describe
 
 QUESTION_LENGTHS, PASSAGE_LENGTHS = np.array([3, 5, 2]), np.array([4, 7, 6])
 # The first two questions have two passages, one of them the same; the third has one.

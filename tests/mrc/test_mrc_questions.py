@@ -11,7 +11,7 @@ import random
 from elmo_chinese.text.reading import InputError
 
 import pytest
-from test_mrc_words import f1, random_text, texts
+from test_mrc_texts import f1, random_text, texts
 
 from mrc.questions import (
     CUT_PASSAGES,
@@ -27,7 +27,7 @@ from mrc.questions import (
     read,
     remarks,
 )
-from mrc.words import cut, recall
+from mrc.texts import blank, cut, recall
 
 CONTEXT = "长江流入东海。黄河流入渤海。泰山在山东。"
 WORDS = ["长江", "流入", "东海", "。", "黄河", "流入", "渤海", "。", "泰山", "在", "山东", "。"]
@@ -107,6 +107,21 @@ def test_packed_files(tmp_path, content, pack, ending):
     assert str(read([plain], to_train_on=True)) == str(read([packed], to_train_on=True))
 
 
+def test_cmrcs_own_form_and_null_for_answers(tmp_path):
+    entry = {"context_id": "T_1", "context_text": CONTEXT, "title": "江河", "qas": []}
+    entry["qas"] = [
+        {"query_id": "T_1_Q_1", "query_text": "长江流入哪里？", "answers": ["东海", "流入东海"]},
+        {"query_id": "T_1_Q_2", "query_text": "泰山在哪里？", "answers": ["山东"]},
+    ]
+    path = write(tmp_path, dump([entry, {**entry, "qas": [{**entry["qas"][0], "query_id": "T_2"}]}], indent=1))
+    found = read([path], to_train_on=True)
+    assert golds(found) == [("T_1_Q_1", "东海"), ("T_1_Q_2", "山东"), ("T_2", "东海")] and not +found.counts
+    assert found.groups[0].questions[0].references == ["东海", "流入东海"]
+    entry["qas"] = [{"query_id": 1, "query_text": "谁", "answers": None}]
+    for content in (squad(qa(answers=None)), [line(answers=None)], dump([entry])):
+        assert read([write(tmp_path, content)]).groups[0].questions[0].references == []
+
+
 def test_several_files_of_both_forms_are_one(tmp_path):
     paths = [write(tmp_path, squad(qa("a")), "a"), write(tmp_path, [line("b")], "b")]
     assert [name for name, _ in golds(read(paths, to_train_on=True))] == ["a", "b"]
@@ -129,7 +144,7 @@ def test_what_is_not_trained_on_needs_no_answer(tmp_path):
 def test_random_answers_are_the_fewest_words_around_them(tmp_path):
     for number, (draw, context) in enumerate(texts(7, 150)):
         words = cut(context)
-        places = [place for place, character in enumerate(context) if not character.isspace()]
+        places = [place for place, character in enumerate(context) if not blank(character)]
         if not places:
             continue
         start, last = sorted(draw.choices(places, k=2))
@@ -145,7 +160,7 @@ def test_random_answers_are_the_fewest_words_around_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "start, moved, expected", [(2, 0, (1, 1)), (9, 0, (5, 5)), (4, 1, (1, 1)), (8, 1, (5, 5)), (..., 1, (1, 1))]
+    "start, moved, expected", [(2, 0, (1, 1)), (9, 0, (5, 5)), (4, 1, (1, 1)), (8, 1, (5, 5)), (..., 0, (1, 1))]
 )
 def test_an_answer_is_found_again_nearest_to_where_it_should_stand(tmp_path, start, moved, expected):
     answer = {"text": "流入", **({} if start is ... else {"answer_start": start})}

@@ -1,4 +1,4 @@
-"""mrc/scores.py: each score by hand, the longest common pieces against enumeration, and against public packages."""
+"""mrc/evaluate.py: each score by hand, the longest common pieces against enumeration, and against public packages."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mrc.scores import Scores, bleu_4, cmrc_f1, common_run, common_subsequence, exact_match, pieces, rouge_l, score
+from mrc.evaluate import Scores, bleu_4, cmrc_f1, common_run, common_subsequence, exact_match, pieces, rouge_l, score
 
 
 @pytest.mark.parametrize(

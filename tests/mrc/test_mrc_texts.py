@@ -1,17 +1,19 @@
-"""mrc/words.py: places of words and characters against a search through all of them, on texts with anything in them."""
+"""mrc/texts.py: places of words and characters against a search through all of them, on texts with anything in them."""
 
 import itertools
 import random
 from collections import Counter
 
 from elmo_chinese.text.corpus.sentences import split_sentences
+from elmo_chinese.text.reading import INVISIBLE
 
 import numpy as np
 import pytest
 
-from mrc.words import (
+from mrc.texts import (
     HALF_WIDTH,
     best_span,
+    blank,
     cut,
     limit,
     most_related,
@@ -44,9 +46,13 @@ def texts(seed, count=300):
     return [(draw, random_text(draw)) for _ in range(count)]
 
 
+def visible(text):
+    return "".join(INVISIBLE.sub("", text).split())
+
+
 def sentences(text):
     """Return the sentences of a text, each line by itself."""
-    lines = text.replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n").split("\n")
+    lines = text.replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n").replace("\x85", "\n").split("\n")
     return list(itertools.chain.from_iterable(map(split_sentences, lines)))
 
 
@@ -58,14 +64,14 @@ def check(text):
     assert (text.ends[:-1] <= text.starts[1:]).all()
 
 
-def test_words_are_pieces_of_the_text_and_only_white_space_is_left_out():
+def test_words_are_pieces_of_the_text_and_only_what_is_not_seen_is_left_out():
     for _, given in texts(0):
         text = cut(given)
         check(text)
-        assert text.text == given and "".join(text.words) == "".join(given.split())
+        assert text.text == given and "".join(text.words) == visible(given)
         assert all(word.split() == [word] for word in text.words)
         parts = np.split(np.array(text.words, dtype=object), np.cumsum(text.sentences)[:-1])
-        assert ["".join(part) for part in parts if len(part)] == ["".join(s.split()) for s in sentences(given)]
+        assert ["".join(part) for part in parts if len(part)] == [visible(s) for s in sentences(given) if visible(s)]
 
 
 def test_words_are_those_of_the_dictionary_in_half_width():
@@ -140,7 +146,7 @@ def test_windows_hold_each_word_once_and_end_where_sentences_do():
 def test_words_around_equal_a_search_through_all_runs():
     for draw, given in texts(3, 400):
         text = limit(cut(given), draw.randint(1, 15))
-        places = [place for place, character in enumerate(given) if not character.isspace()]
+        places = [place for place, character in enumerate(given) if not blank(character)]
         if not places:
             continue
         start, last = sorted(draw.choices(places, k=2))

@@ -1,23 +1,27 @@
-"""From a text to its words, and between places of characters and places of words."""
+"""From a text to its words, and between places of characters and places of words; and JSON that a user wrote."""
 
+import json
 import re
 from collections import Counter
 from functools import partial
 from itertools import chain
-from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese.text.corpus.sentences import WIDTHS, bounded, split_sentences, tokenizer
+from elmo_chinese.text.reading import INVISIBLE, LINE_ENDS, read_lines
 
 import numpy as np
 
 HALF_WIDTH = WIDTHS["half"]
+SENTENCE_BREAKS = re.compile("|".join(["\n", *LINE_ENDS]))
 
 
 class Text(NamedTuple):
     """A text and its words.
 
     Attributes:
-        text: as it was given. words: as they stand there, without white space.
+        text: as it was given. words: as they stand there, without white space and what has no width.
         starts, ends: the place of each word in the text, int64 `[words]`; an end is not included.
         sentences: the number of words of each sentence.
     """
@@ -33,10 +37,15 @@ class Text(NamedTuple):
         return self.text[self.starts[first] : self.ends[last]]
 
 
+def blank(text: str) -> bool:
+    """Say whether there is nothing to be seen in a text."""
+    return not INVISIBLE.sub("", text).strip()
+
+
 def _sentence_starts(text: str) -> List[int]:
     """Return where the sentences of a text start; lines end them too."""
     starts, place = [], 0
-    for line in re.split("[\n\r\u2028\u2029]+", text):
+    for line in re.split(SENTENCE_BREAKS, text):
         for sentence in split_sentences(line):
             place = text.index(sentence, place)
             starts.append(place)
@@ -61,7 +70,7 @@ def cut(text: str) -> Text:
     words, starts, tokens = [], [], partial(tokenizer().cut, HMM=False)
     for place, end in zip(sentence_starts, [*sentence_starts[1:], len(text)]):
         for word in chain.from_iterable(map(tokens, bounded(narrow[place:end]))):
-            if not word.isspace():
+            if not blank(word):
                 words.append(text[place : place + len(word)])
                 starts.append(place)
             place += len(word)
@@ -114,7 +123,7 @@ def words_around(text: Text, start: int, end: int) -> Optional[Tuple[int, int]]:
     """
     first = int(np.searchsorted(text.ends, start, side="right"))
     last = int(np.searchsorted(text.starts, end, side="left")) - 1
-    if first > last or text.ends[-1] < end and text.text[text.ends[-1] : end].strip():
+    if first > last or text.ends[-1] < end and not blank(text.text[text.ends[-1] : end]):
         return None
     return first, last
 
@@ -159,3 +168,58 @@ def best_span(words: Sequence[str], answer: Sequence[str]) -> Tuple[float, int, 
                 if f1 > best[0]:
                     best = (f1, first, last)
     return best
+
+
+# --- JSON that a user wrote; `ValueError` says what is wrong ---
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the lines of a file; raises what `read_lines` raises."""
+    return (line for block in read_lines(path) for line in block)
+
+
+def parse(text: str, **how: Any) -> Any:
+    """Return what a text in JSON says; `how` is handed on to `json.loads`."""
+    try:
+        return json.loads(text, **how)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, " if "\n" in text else ""
+        raise ValueError(f"not JSON: {place}column {error.colno}: {error.msg}")
+    except RecursionError:
+        raise ValueError("not JSON that can be read: nested too deep")
+
+
+def get(record: Any, name: str, kind: type, default: Any = None) -> Any:
+    """Return what stands under a name; null is as good as nothing, and a number is text, too (an id)."""
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object with {name!r}, found {record!r:.60}")
+    value = record.get(name, default)
+    if value is None:
+        value = default
+    if kind is str and type(value) is int:
+        value = str(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name!r} is {'missing' if name not in record else f'{value!r:.60}'}")
+    return sound(value) if kind is str else value
+
+
+def sound(text: Any) -> str:
+    """Return a text that can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise ValueError(f"expected text, found {text!r:.60}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"half of a character (a lone surrogate) in {text!r:.60}")
+    return text
+
+
+def strings(record: Any, name: str, default: Any = None) -> List[str]:
+    """Return the list of texts that stands under a name."""
+    return [sound(text) for text in get(record, name, list, default)]
+
+
+def word_rows(record: Any, name: str) -> List[List[str]]:
+    """Return the rows of words that stand under a name; a row may be a text with white space between its words."""
+    rows = get(record, name, list)
+    return [[sound(word) for word in row] if isinstance(row, list) else sound(row).split() for row in rows]
