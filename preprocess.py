@@ -34,6 +34,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import lock_file, move, write_text
+from elmo_chinese.runtime import available_cores
 from elmo_chinese.text.corpus.documents import check_file, documents, draw_dev, longest_whole, same_file
 from elmo_chinese.text.corpus.forms import NAMES, Source
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences, tokenizer
@@ -383,7 +384,7 @@ def main(arguments=None) -> None:
         default="256MB",
         help="what drop may use: 17 bytes a sentence; beyond that the oldest are forgotten (default: 256MB)",
     )
-    make.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: one a core)")
+    make.add_argument("--workers", type=positive_int, default=available_cores(), help="processes (default: one a core)")
     make.add_argument(
         "--on_bad_file", choices=["stop", "skip"], default="stop", help="what cannot be decoded (default: stop)"
     )

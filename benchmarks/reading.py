@@ -18,7 +18,6 @@ import argparse
 import concurrent.futures
 import itertools
 import json
-import os
 import platform
 import sys
 import time
@@ -32,6 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from elmo_chinese.files import writing  # noqa: E402
+from elmo_chinese.runtime import available_cores  # noqa: E402
 from elmo_chinese.text.reading import find_files, read_lines  # noqa: E402
 from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
@@ -250,7 +250,7 @@ def main():
     parser.add_argument("--bilm", type=Path, help="a biLM to use; none: one is trained")
     parser.add_argument("--text", nargs="+", default=[], metavar="FILE", help="more raw text for the biLM")
     parser.add_argument("--quick", action="store_true", help="two passes, one seed, no look-up")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="cells at a time (default: one a core)")
     parser.add_argument("--report", action="store_true", help="run nothing, report the cells that are finished")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "reading")
     options = parser.parse_args()

@@ -6,7 +6,6 @@ over; the round with the median speed counts. About a quarter of an hour on two 
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
+from elmo_chinese.runtime import available_cores  # noqa: E402
 from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -124,7 +124,7 @@ def main():
     early, late = epochs()
     rows += ["", f"A training run, tokens/s: {early:.0f} in epochs 2 to 4, {late:.0f} in epochs 10 to 12."]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    note = f"`python benchmarks/scaling.py`, {os.cpu_count()} cores, preset mid, sampled softmax; one thing changes"
+    note = f"`python benchmarks/scaling.py`, {available_cores()} cores, preset mid, sampled softmax; one thing changes"
     (RESULTS / "scaling.md").write_text("\n".join([note, "", *rows]) + "\n", encoding="utf-8")
     plot(figures, RESULTS / "scaling.png")
     print("\n".join(rows[-3:]))

@@ -16,7 +16,6 @@ import argparse
 import concurrent.futures
 import itertools
 import json
-import os
 import platform
 import sys
 import tarfile
@@ -31,6 +30,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from elmo_chinese.files import write_text, writing  # noqa: E402
+from elmo_chinese.runtime import available_cores  # noqa: E402
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences  # noqa: E402
 from elmo_chinese.text.cutter import DIGITS, HALF_WIDTH, PathCutter, jieba_counts  # noqa: E402
 from elmo_chinese.text.reading import find_files, read_lines  # noqa: E402
@@ -252,7 +252,7 @@ def main():
     if options.report:
         return print_report(work, finished(work, plan["cells"], kinds))
     make_data(work)
-    cores = os.cpu_count()
+    cores = available_cores()
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:  # one thread each is more than all threads for one
         bilms = {
             kind: pool.submit(

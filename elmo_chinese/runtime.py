@@ -9,14 +9,16 @@ Whatever the user has set wins: variables in the environment, numbers of threads
 runs threads of its own, beside Paddle, keeps the numbers and the memory that it has.
 """
 
+import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import List, Optional
+from typing import Iterator, List, Mapping, Optional
 
 import numpy  # noqa: F401  before paddle: paddle exports zlib's names, and NumPy must find its own
 
@@ -35,8 +37,45 @@ def _processor_vendor() -> str:
         return ""
 
 
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores() -> int:
+    """Return how many cores this process may use, by its affinity and the quotas of its control groups (containers)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas())]))
+
+
+def _quotas(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> Iterator[float]:
+    """Yield the cores that each control group above this process leaves it, as version 2 or 1 of Linux has them."""
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "" or "cpu" in controllers.split(","):
+            top = root if controllers == "" else root / "cpu"
+            group = top / path.lstrip("/")
+            for folder in [top, *(parent for parent in [group, *group.parents] if top in parent.parents)]:
+                with contextlib.suppress(OSError, ValueError):  # most groups have no quota
+                    if controllers == "":
+                        quota, period = map(int, (folder / "cpu.max").read_text(encoding="utf-8").split())
+                    else:
+                        files = (folder / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+                        quota, period = (int(file.read_text(encoding="utf-8")) for file in files)
+                    if quota > 0 and period > 0:
+                        yield quota / period
+
+
+def _threads_of_the_user(environment: Mapping[str, str]) -> Optional[str]:
+    """Return OMP_NUM_THREADS if the user set it: Paddle does, too, for itself and for what its launcher starts."""
+    return None if "PADDLE_LOCAL_SIZE" in environment else environment.get("OMP_NUM_THREADS")
+
+
+def _environment_at_start() -> Mapping[str, str]:
+    """Return the environment that this process was started with, where the system tells."""
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
 def _end_with_launcher() -> None:
@@ -63,9 +102,10 @@ def _loaded_mkl(paddle) -> Optional[ctypes.CDLL]:
 
 
 def _threads_before_paddle() -> str:
-    """Set how many threads Paddle will start with; OMP_NUM_THREADS, which Paddle sets to 1 itself, has no say."""
+    """Set how many threads Paddle will start with."""
     given = os.environ.get("MKL_NUM_THREADS") or os.environ.get("FLAGS_paddle_num_threads")
-    threads = given or str(max(1, _available_cores() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1))))
+    given = given or _threads_of_the_user(os.environ)
+    threads = given or str(max(1, available_cores() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1))))
     os.environ.setdefault("MKL_NUM_THREADS", threads)
     os.environ.setdefault("FLAGS_paddle_num_threads", threads)
     return f"{threads} math threads"
@@ -75,8 +115,9 @@ def _threads_of_paddle(paddle, mkl: Optional[ctypes.CDLL]) -> str:
     """Set how many threads a Paddle that is loaded takes, unless somebody did before."""
     flag = "FLAGS_paddle_num_threads"
     now = max(int(paddle.get_flags(flag)[flag]), mkl.MKL_Get_Max_Threads() if mkl else 1)
-    if now == 1 and flag not in os.environ and "MKL_NUM_THREADS" not in os.environ:
-        now = max(1, _available_cores() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1)))
+    given = flag in os.environ or "MKL_NUM_THREADS" in os.environ or _threads_of_the_user(_environment_at_start())
+    if now == 1 and not given:
+        now = max(1, available_cores() // int(os.environ.get("PADDLE_LOCAL_SIZE", 1)))
         paddle.set_flags({flag: now})
         if mkl:
             mkl.MKL_Set_Num_Threads(now)

@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,27 +35,29 @@ FLAGS = [
 ]
 
 
-def _cache_path(compiler: str) -> Path:
+def _cache_path(compiler: List[str]) -> Path:
     """Return where the library is kept: another file for each source, compiler and machine."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     processor = ""
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next((line for line in lines if line.startswith("flags")), "")
     sources = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.iterdir())]
-    parts = [*sources, str(FLAGS), version, processor, platform.machine()]
+    parts = [*sources, str([*compiler[1:], *FLAGS]), version, processor, platform.machine()]
     key = hashlib.sha256("\n".join(parts).encode("utf-8")).hexdigest()[:16]
     return cache_folder() / f"kernels-{key}.so"
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: List[str], path: Path) -> None:
     """Compile beside and rename, so that several processes may do it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as beside:
-        command = [compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cc"))), "-o", str(beside), "-ldl"]
+        command = [*compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cc"))), "-o", str(beside), "-ldl"]
         done = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
         if done.returncode:
-            raise OSError((done.stderr.strip() or f"{compiler} ended with code {done.returncode}").splitlines()[0])
+            raise OSError(
+                (done.stderr.strip() or f"{shlex.join(compiler)} ended with code {done.returncode}").splitlines()[0]
+            )
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -71,9 +74,9 @@ def compiled() -> Tuple[Optional[ctypes.CDLL], str]:
     """Return the library, or None and why there is none: switched off, or it cannot be compiled or used here."""
     if os.environ.get("BILM_CPP") == "0":
         return None, "BILM_CPP=0"
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        return None, "no g++ found"
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]  # it may hold more: "ccache g++ -O2"
+    if not shutil.which(compiler[0]):
+        return None, f"no {compiler[0]} found"
     try:
         path = _cache_path(compiler)
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import math
 import os
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def settings(imports, **environment):
 def test_the_same_whoever_is_imported_first():
     first = settings("import bilm")
     assert first == settings("import paddle, bilm") and first[-1] == ""
-    assert first[3] == runtime._available_cores() and first[1] in (None, first[3])
+    assert first[3] == runtime.available_cores() and first[1] in (None, first[3])
     if runtime._processor_vendor() == "AuthenticAMD":
         assert first[2] == 5 and "MKL_DEBUG_CPU_TYPE=5" in first[0]
 
@@ -56,6 +57,31 @@ def test_after_the_first_product_it_says_that_it_is_too_late():
 def test_what_the_environment_says_wins():
     assert settings("import paddle", MKL_NUM_THREADS="1")[1] in (None, 1)
     assert settings("import bilm", FLAGS_paddle_num_threads="1")[3] == 1
+
+
+def test_what_the_user_says_of_openmp_holds_and_what_paddle_says_does_not():
+    for imports in ("import bilm", "import paddle, bilm"):
+        assert settings(imports, OMP_NUM_THREADS="1")[3] == 1
+    launched = settings("import bilm", OMP_NUM_THREADS="1", PADDLE_LOCAL_SIZE="1")
+    assert launched[3] == runtime.available_cores()
+
+
+@pytest.mark.parametrize("line, quotas, cores", [
+    ("0::/", {"cpu.max": "150000 100000"}, [1.5]),
+    ("0::/a/b", {"cpu.max": "max 100000", "a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, [3.0]),
+    ("4:cpuset:/x\n3:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"}, [0.5]),
+    ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+    ("0::/gone", {}, []),
+])  # fmt: skip
+def test_quotas_of_containers_count(tmp_path, monkeypatch, line, quotas, cores):
+    (tmp_path / "groups").write_text(line + "\n", encoding="utf-8")
+    for name, text in quotas.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    assert list(runtime._quotas(tmp_path, tmp_path / "groups")) == cores
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(runtime, "_quotas", lambda: iter(cores))
+    assert runtime.available_cores() == (math.ceil(cores[0]) if cores else 8)
 
 
 class Mkl:
@@ -80,7 +106,7 @@ def fake_paddle(threads):
 def test_threads_that_were_set_in_the_process_stay(monkeypatch, flag, mkl, expected):
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(runtime, "_available_cores", lambda: 6)
+    monkeypatch.setattr(runtime, "available_cores", lambda: 6)
     paddle, library = fake_paddle(flag), Mkl(mkl)
     assert runtime._threads_of_paddle(paddle, library) == f"{expected} math threads"
     changed = expected == 6

@@ -338,7 +338,12 @@ lm = bilm.BiLM(9, 4, 6); w = paddle.ones([2, 3], 'int64'); lm(w, w, w, w)[0].mea
     "change, said",
     [
         ({"BILM_CPP": "0"}, "inner loops in Paddle operators (BILM_CPP=0)"),
-        ({"CXX": "no-such-compiler"}, "inner loops in Paddle operators (no g++ found); slower, same results"),
+        (
+            {"CXX": "no-such-compiler"},
+            "inner loops in Paddle operators (no no-such-compiler found); slower, same results",
+        ),
+        ({"CXX": "env g++ -O2"}, "inner loops in C++"),
+        ({"CXX": " "}, "inner loops in C++"),
         ({"CXX": "false"}, "inner loops in Paddle operators (elmo_chinese/network/cpp: "),
     ],
 )
