@@ -3,24 +3,34 @@
 import contextlib
 import os
 import sys
+import traceback
 from typing import Iterator, NoReturn
+
+# What a command ends with that failed as nobody expected: run.sh starts such a run again, see MAX_RESTART.
+UNEXPECTED = 70
 
 
 class UserError(Exception):
-    """What a command ends with instead of a traceback; the message says what is wrong, where, and what to do."""
+    """What a command ends with instead of a traceback; the message says what is wrong, where, and what to do.
+
+    Attributes:
+        code: what the command ends with.
+    """
+
+    code = 1
 
 
 class OptionError(UserError, ValueError):
     """A flag that cannot be used as given; the message says what to do."""
 
 
-def fail(error: object) -> NoReturn:
+def fail(error: object, code: int = 1) -> NoReturn:
     """End the program with a message instead of a traceback."""
     try:
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr, flush=True)
     except OSError:  # nobody can be told but by the code
         _to_nowhere(2)
-    sys.exit(1)
+    sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -42,7 +52,7 @@ def command(output: str = "", stopped: str = "interrupted", prints_result: bool 
     except UserError as error:
         with contextlib.suppress(OSError):
             sys.stdout.flush()  # what was printed stands before the message
-        fail(error)
+        fail(error, error.code)
     except ModuleNotFoundError as error:
         fail(
             f"{error.name} is not installed; in the clone: pip install -r requirements-cpu.txt, where the package is "
@@ -52,15 +62,26 @@ def command(output: str = "", stopped: str = "interrupted", prints_result: bool 
         fail(error)
     except KeyboardInterrupt:
         fail(stopped)
+    except MemoryError:
+        fail("out of memory", UNEXPECTED)
     except OSError as error:
+        if type(error) is OSError and error.errno is None:  # Paddle's name for what CUDA and NCCL report
+            _fail_unexpectedly()
         if error.filename or not prints_result:
             where = error.filename or output
             fail(f"cannot write {where}: {error.strerror or error}" if where else error)
         drop_messages()  # what is not yet written, or Python would complain on its way out
         if not isinstance(error, BrokenPipeError):
             fail(f"cannot write to standard output: {error.strerror or error}")
+    except Exception:
+        _fail_unexpectedly()
     if not prints_result and not os.path.samestat(os.fstat(1), before):
         fail("the work is done, but its messages could not all be written to standard output")
+
+
+def _fail_unexpectedly() -> NoReturn:
+    traceback.print_exc()
+    sys.exit(UNEXPECTED)
 
 
 def drop_messages() -> None:

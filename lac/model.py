@@ -21,8 +21,15 @@ from elmo_chinese.storage.checkpoint import CheckpointError
 from elmo_chinese.text.reading import InputError, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.batches import batches_by_length, pad
-from elmo_chinese.training.layers import MAX_SENTENCES, MAX_TOKENS
-from elmo_chinese.training.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
+from elmo_chinese.training.layers import (
+    MAX_SENTENCES,
+    MAX_TOKENS,
+    check_sizes,
+    elmo_state,
+    elmo_vocabulary_of,
+    encoder_info,
+    fill,
+)
 
 import numpy as np
 import paddle

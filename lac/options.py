@@ -1,6 +1,6 @@
 """The flags of `lac.train`."""
 
-from elmo_chinese.training import task_options
+from elmo_chinese.training import options
 from elmo_chinese.training.flags import TrainingParser, positive, positive_int, seed, share
 
 # Flags of the original that mean nothing any more, and what does their work now.
@@ -13,8 +13,8 @@ RETIRED = {
 }
 
 SIZES = ("word_emb_dim", "grnn_hidden_dim", "bigru_num")
-OF_MODEL = (*SIZES, "init_from", "word_dict_path", *task_options.OF_MODEL)
-OF_START = ("label_dict_path", "word_rep_dict_path", *task_options.OF_START)
+OF_MODEL = (*SIZES, "init_from", "word_dict_path", *options.TASK_OF_MODEL)
+OF_START = ("label_dict_path", "word_rep_dict_path", *options.TASK_OF_START)
 
 
 def make_parser(description: str) -> TrainingParser:
@@ -53,19 +53,19 @@ def make_parser(description: str) -> TrainingParser:
     flag("--on_bad_line", str, "error", "what to do with a line that cannot be used", choices=["error", "skip"])
     flag("--random_seed", seed, 0, "seed of initial weights, order of the lines, and dropout")
 
-    task_options.add_elmo(parser, "tagger", 0.5, "the LSTM layers before the mix")
+    options.add_elmo(parser, "tagger", 0.5, "the LSTM layers before the mix")
 
     flag = parser.group("network (a checkpoint fits only the same)")
     flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
     flag("--grnn_hidden_dim", positive_int, 256, "size of a GRU; there are two in a block")
     flag("--bigru_num", positive_int, 2, "blocks of a forward and a backward GRU")
 
-    flag = task_options.add_training(parser, "lines", "dev F1", 30, 5)
+    flag = options.add_training(parser, "lines", "dev F1", 30, 5)
     flag("--emb_learning_rate", positive, 5.0, "multiplier for the word embedding")
     flag("--crf_learning_rate", positive, 0.2, "multiplier for the CRF")
     flag("--unknown_rate", share, 0.5, "words seen once are read as <UNK> so often, which gives <UNK> a meaning")
 
-    task_options.add_output(parser, "lac_model")
+    options.add_output(parser, "lac_model")
 
     parser.retire(RETIRED)
     return parser

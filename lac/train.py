@@ -10,7 +10,7 @@
 The loss is the negative log likelihood of a sentence's tags in nats, its mean over the sentences of a batch; that
 of an epoch is the mean over its batches. F1 is over words as spans of characters (`lac/evaluate.py`).
 
-Top to bottom: cost and score, set-up. The loop is in `elmo_chinese/training/task.py`.
+Top to bottom: loss and score, set-up. The loop is in `elmo_chinese/training/loop.py`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import hashlib
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
@@ -26,12 +26,10 @@ from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.text.cutter import DIGITS
 from elmo_chinese.text.vocabulary import Vocabulary
-from elmo_chinese.training import session, task, task_run
+from elmo_chinese.training import session, task
 from elmo_chinese.training.batches import pad
 from elmo_chinese.training.flags import TrainingParser
-from elmo_chinese.training.metrics import MetricsLog
-from elmo_chinese.training.session import choose_device
-from elmo_chinese.training.task import Result, Task
+from elmo_chinese.training.layers import LayerCache, load_elmo
 
 import numpy as np
 import paddle
@@ -51,60 +49,95 @@ from lac.options import SIZES, make_parser
 UNKNOWN_STREAM = 100
 
 
-class Text(NamedTuple):
-    """A tagged text as the network gets it."""
+class Text:
+    """A tagged text as the network gets it.
 
-    sentences: List[Sentence]
-    encoded: Encoded
-    layers: Optional[Callable]  # a `LayerCache`; None without ELMo, or if it is to be computed anew
+    Attributes:
+        layers: a `LayerCache` of it; None without ELMo, or if the layers are computed anew each time.
+    """
+
+    def __init__(self, model: Model, sentences: List[Sentence]):
+        self.sentences = sentences
+        self.encoded = tagging.encode(model, [sentence.words for sentence in sentences])
+        self.layers: Optional[LayerCache] = None
+
+    def keep_layers(self, job: task.Task, name: str) -> None:
+        """Compute the layers of all sentences."""
+        self.layers = task.keep_layers(job, self.encoded.elmo and [[ids] for ids in self.encoded.elmo], name)
 
 
-def make_cost(model: Model, train: Text, seed: int, unknown_rate: float) -> Callable:
-    """Return `Task.cost`: the negative log likelihood of sentences."""
-    tagger, encoded, index = model.tagger, train.encoded, model.text.tag_ids
-    tag_ids = [np.array([index[tag] for tag in sentence.tags], dtype=np.int64) for sentence in train.sentences]
-    rare = rare_words(model, encoded)
+class Tagging(task.Task):
+    """What the tagger is to the loop: an example is a sentence.
 
-    def cost(batch, mine, step):
+    Args:
+        train, dev: texts; dev is None without --dev_data. test: the sentences of --test_data.
+        found: the checkpoint that the run is resumed from, None for a new run.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        model: Model,
+        train: Text,
+        dev: Optional[Text],
+        test: List[Sentence],
+        found: Optional[Checkpoint],
+    ):
+        self.model, self.train, self.dev, self.test = model, train, dev, test
+        texts = fingerprint(train.sentences), dev and fingerprint(dev.sentences)
+        super().__init__(options, model.tagger, train.encoded.lengths, options.batch_size, *texts, found)
+        index = model.text.tag_ids
+        self.tag_ids = [np.array([index[tag] for tag in one.tags], dtype=np.int64) for one in train.sentences]
+        self.rare = rare_words(model, train.encoded)
+
+    def share_of_loss(self, batch: np.ndarray, mine: slice, step: int) -> paddle.Tensor:
+        """Return a part of the negative log likelihood of the tags; see `Task.share_of_loss`."""
         # Padded to the width of the whole batch, so that random numbers do not depend on who has which share.
-        width, random = int(encoded.lengths[batch].max()), StepRandom(seed, step, mine.start)
+        encoded, options = self.train.encoded, self.options
+        width, random = int(encoded.lengths[batch].max()), StepRandom(options.random_seed, step, mine.start)
         share = batch[mine]
         words = pad([encoded.words[number] for number in share], width)
-        keep = random.keep_mask(UNKNOWN_STREAM, len(share), width, unknown_rate)
-        if rare.any():
-            words = np.where(rare[words] & ~keep, model.text.unknown, words)
+        keep = random.keep_mask(UNKNOWN_STREAM, len(share), width, options.unknown_rate)
+        if self.rare.any():
+            words = np.where(self.rare[words] & ~keep, self.model.text.unknown, words)
         elmo = None
-        if encoded.elmo is not None:
-            ids = train.layers
-            elmo = ids(share, width) if ids else paddle.to_tensor(pad([encoded.elmo[n] for n in share], width))
-        tags = pad([tag_ids[number] for number in share], width)
+        if self.train.layers:
+            elmo = self.train.layers(share, width)
+        elif encoded.elmo is not None:
+            elmo = paddle.to_tensor(pad([encoded.elmo[number] for number in share], width))
+        tags = pad([self.tag_ids[number] for number in share], width)
         arrays = [paddle.to_tensor(array) for array in (words, encoded.lengths[share], tags)]
-        return tagger.costs(*arrays, elmo, random).sum() / len(batch)
+        return self.model.tagger.costs(*arrays, elmo, random).sum() / len(batch)
 
-    return cost
+    def predict_dev(self) -> np.ndarray:
+        """Return the tag ids of all dev words, one after the other; see `Task.predict_dev`."""
+        place = dist.get_rank(), dist.get_world_size()
+        return np.concatenate(tagging.predict_ids(self.model, self.dev.encoded, self.dev.layers, *place))
 
-
-def make_evaluate(model: Model, dev: Text) -> Callable[[], Result]:
-    """Return `Task.evaluate`; the processes share the work."""
-
-    def evaluate():
-        paths = tagging.predict_ids(model, dev.encoded, dev.layers, dist.get_rank(), dist.get_world_size())
-        flat = task.shared(np.concatenate(paths))
-        paths = np.split(flat, np.cumsum(dev.encoded.lengths)[:-1])
-        scores = score_ids(model, dev.sentences, paths)
+    def score_dev(self, answers: np.ndarray) -> Tuple[float, Dict[str, float], Dict[str, float]]:
+        """Return F1, with figures of words and of their bounds alone; see `Task.score_dev`."""
+        paths = np.split(answers, np.cumsum(self.dev.encoded.lengths)[:-1])
+        scores = score_ids(self.model, self.dev.sentences, paths)
         precision, recall, f1 = scores.overall[:3]
         figures = dict(precision=precision, recall=recall, f1=f1, segmentation_f1=scores.segmentation.f1)
-        return Result(f1, figures, scores.overall._asdict())
+        return f1, figures, scores.overall._asdict()
 
-    return evaluate
+    def describe_scores(self, figures: Dict[str, float]) -> str:
+        """Return the dev figures of a pass as text."""
+        return (
+            f"dev F1 {100 * figures['f1']:.2f} (precision {100 * figures['precision']:.2f}, "
+            f"recall {100 * figures['recall']:.2f}), segmentation F1 {100 * figures['segmentation_f1']:.2f}"
+        )
 
+    def score_test(self, folder: Path) -> Optional[str]:
+        """Return the scores of a folder's model on --test_data, as text."""
+        if not self.test:
+            return None
+        return f"{len(self.test)} lines\n{describe(score_model(tagging.load(folder), self.test))}"
 
-def describe_epoch(figures: Dict[str, float]) -> str:
-    """Return the dev figures of a pass as text."""
-    return (
-        f"dev F1 {100 * figures['f1']:.2f} (precision {100 * figures['precision']:.2f}, "
-        f"recall {100 * figures['recall']:.2f}), segmentation F1 {100 * figures['segmentation_f1']:.2f}"
-    )
+    def model_content(self) -> Tuple[Dict[str, Any], Dict[str, np.ndarray], str]:
+        """Return what makes the model again; see `Task.model_content`."""
+        return tagging.model_info(self.model), tagging.model_state(self.model), tagging.vocabulary_text(self.model)
 
 
 def fingerprint(sentences: List[Sentence]) -> str:
@@ -153,8 +186,10 @@ def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) 
     table = read_table(path) if path else {}
     words = Vocabulary(options.word_dict_path).words if options.word_dict_path else None
     text = dictionaries.from_lines(lines, tags, table, words)
-    encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
+    encoder, elmo_vocabulary = load_elmo(options, load_encoder, dropout=options.elmo_dropout)
     # After the biLM: its initial numbers must not shift those of the tagger, which is to be compared without it.
+    numbers = text.size * options.word_emb_dim + options.bigru_num * 6 * options.grnn_hidden_dim**2
+    session.check_memory(numbers, 3, "--word_emb_dim, --grnn_hidden_dim or --bigru_num")
     paddle.seed(options.random_seed)
     names = ("word_emb_dim", "grnn_hidden_dim", "bigru_num", "emb_learning_rate", "crf_learning_rate")
     how = {name: getattr(options, name) for name in names}
@@ -162,15 +197,15 @@ def make_model(options: argparse.Namespace, tags: List[str], lines: List[Line]) 
     return Model(tagging.decoder(tagger), text, elmo_vocabulary, tagger)
 
 
-def init_model(options: argparse.Namespace, given: Set[str]) -> Model:
+def init_model(options: argparse.Namespace, typed: Set[str]) -> Model:
     """Return the `Model` that --init_from names, with an ELMo mix if one is given; options get its sizes."""
     for name in (*SIZES, "word_dict_path", "label_dict_path", "word_rep_dict_path"):
-        if name in given:
+        if name in typed:
             raise OptionError(f"--{name} does not go with --init_from, which brings its own")
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
     released = release.named(options.init_from)
     if released:
-        encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=options.elmo_dropout)
+        encoder, elmo_vocabulary = load_elmo(options, load_encoder, dropout=options.elmo_dropout)
         model = release.load(*released, encoder, **rates)._replace(elmo_vocabulary=elmo_vocabulary)
     elif options.pretrain_elmo_model_path:
         raise OptionError("--pretrain_elmo_model_path goes with a released model; others have their ELMo or none")
@@ -182,26 +217,17 @@ def init_model(options: argparse.Namespace, given: Set[str]) -> Model:
     return model._replace(text=model.text.for_other_lines())
 
 
-def restore_model(options: argparse.Namespace, given: Set[str], found: Checkpoint) -> Model:
+def restore_model(options: argparse.Namespace, typed: Set[str], found: Checkpoint) -> Model:
     """Return the `Model` of a checkpoint; the biLM, vocabularies, tags and table are the checkpoint's own."""
-    if "label_dict_path" in given and read_tags(options.label_dict_path) != found.info["tags"]:
+    if "label_dict_path" in typed and read_tags(options.label_dict_path) != found.info["tags"]:
         raise OptionError(f"{options.label_dict_path} is not the tag set of {found.path}; leave it out")
-    if "word_rep_dict_path" in given:
+    if "word_rep_dict_path" in typed:
         table = read_table(options.word_rep_dict_path) if options.word_rep_dict_path else {}
         if {chr(key): value for key, value in {**table, **DIGITS}.items()} != found.info["q2b"]:
             raise OptionError(f"{options.word_rep_dict_path!r} has other replacements than {found.path}; leave it out")
     elmo = dict(l2=options.elmo_l2_coef, dropout=options.elmo_dropout)
     rates = dict(emb_learning_rate=options.emb_learning_rate, crf_learning_rate=options.crf_learning_rate)
     return tagging.restore(found, elmo, **rates)
-
-
-def with_layers(
-    model: Model, sentences: List[Sentence], encoded: Encoded, options: argparse.Namespace, name: str
-) -> Text:
-    """Return a `Text`; computes the ELMo layers of all its sentences."""
-    texts = encoded.elmo and [[ids] for ids in encoded.elmo]
-    layers = task_run.keep_layers(options, model.tagger.encoder, texts, name)
-    return Text(sentences, encoded, layers)
 
 
 def rare_words(model: Model, encoded: Encoded) -> np.ndarray:
@@ -211,78 +237,41 @@ def rare_words(model: Model, encoded: Encoded) -> np.ndarray:
     return np.bincount(np.concatenate(encoded.words), minlength=model.text.size) == 1
 
 
-def set_up(
-    parser: TrainingParser, arguments: List[str], options: argparse.Namespace, given: Set[str]
-) -> Tuple[Task, task.Progress]:
-    """Make everything a run needs; return the `Task` and the progress to start the loop with."""
-    device = choose_device(options.use_gpu)
-    check = partial(task.check, entry="tags", kind=list)
+def set_up(parser: TrainingParser, arguments: List[str], options: argparse.Namespace, typed: Set[str]) -> Tagging:
+    """Make everything a run needs."""
+    check = partial(task.check_resumable, entry="tags", kind=list)
     found, options = session.checkpoint_to_resume(parser, arguments, options, "model_save_dir", check)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
     model = None
     if found:
-        model = restore_model(options, given, found)
+        model = restore_model(options, typed, found)
     elif options.init_from:
-        model = init_model(options, given)
+        model = init_model(options, typed)
     if model:
         lines, tags_from = read_training_lines(options, model.text.typed, model.text.labels), "the model"
     else:
         tags, tags_from, lines = read_new_tags(options)
         model = make_model(options, tags, lines)
-    sentences = model.text.training_sentences(lines)
-    digest = fingerprint(sentences)
-    tagger = model.tagger
-    tagger.train()
-    optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=tagger.trained_parameters())
-    progress = task.restore_training(optimizer, tagger, found, digest)
-    dev = read_held_out(options, options.dev_data, model.text) if options.dev_data else None
-    log = None
-    if dist.get_rank() == 0:
-        hparams = dict(parser.compared(options), elmo=tagger.encoder is not None, train_lines=len(sentences))
-        compared = ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"]
-        root = Path(options.model_save_dir)
-        log = MetricsLog(root / "log", checkpoint.run_of(root), progress.step, hparams, compared)
-    encoded = tagging.encode(model, [sentence.words for sentence in sentences])
-    training = Task(
-        options=options,
-        network=tagger,
-        optimizer=optimizer,
-        lengths=encoded.lengths,
-        batch_size=options.batch_size,
-        cost=None,
-        evaluate=None,
-        describe=describe_epoch,
-        parts=(tagging.model_info(model), tagging.model_state(model), tagging.vocabulary_text(model)),
-        train_sha256=digest,
-        dev_sha256=fingerprint(dev) if dev else None,
-        log=log,
-        first_step=task.first_step(progress, len(sentences), options.batch_size, options.random_seed, found),
+    train = Text(model, model.text.training_sentences(lines))
+    dev, test = (
+        read_held_out(options, paths, model.text) if paths else [] for paths in (options.dev_data, options.test_data)
     )
-    if log:
-        words = sum(len(sentence.words) for sentence in sentences)
-        text = f"{len(sentences)} lines of {words} words to train on, {len(dev) if dev else 0} dev lines"
-        task_run.report_start(training, device, tagger.config, found, text)
-        say(f"tags        {len(model.text.tags)}, of {tags_from}")
-    # What takes long comes after the report.
-    train = with_layers(model, sentences, encoded, options, "train")
-    cost, evaluate = make_cost(model, train, options.random_seed, options.unknown_rate), None
-    if dev:
-        encoded = tagging.encode(model, [sentence.words for sentence in dev])
-        evaluate = make_evaluate(model, with_layers(model, dev, encoded, options, "dev"))
-    return training._replace(cost=cost, evaluate=evaluate), progress
-
-
-def score(options: argparse.Namespace, folder: Path) -> str:
-    """Return the scores of a folder's model on --test_data, as text."""
-    model = tagging.load(folder)
-    sentences = read_held_out(options, options.test_data, model.text)
-    return f"{len(sentences)} lines\n{describe(score_model(model, sentences))}"
+    job = Tagging(options, model, train, Text(model, dev) if dev else None, test, found)
+    hparams = dict(parser.compared(options), elmo=job.network.encoder is not None, train_lines=len(train.sentences))
+    words = sum(len(sentence.words) for sentence in train.sentences)
+    text = f"{len(train.sentences)} lines of {words} words to train on, {len(dev)} dev lines"
+    lines = [f"text        {text}", f"tags        {len(model.text.tags)}, of {tags_from}"]
+    task.start(job, hparams, ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"], found, lines)
+    for text, name in ((job.train, "train"), (job.dev, "dev")):  # takes long, so it comes after the report
+        if text:
+            text.keep_layers(job, name)
+    return job
 
 
 def run(arguments: List[str]) -> None:
     """Train by flags, as from the command line; errors are raised."""
-    task_run.run(make_parser(__doc__), set_up, score, arguments)
+    task.run(make_parser(__doc__), set_up, arguments)
 
 
 def main(arguments: Optional[List[str]] = None) -> None:

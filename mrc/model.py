@@ -17,8 +17,7 @@ from elmo_chinese.storage.checkpoint import CheckpointError
 from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import END, START, UNKNOWN, Vocabulary, vocabulary_from
 from elmo_chinese.training.batches import batches_by_length, pad
-from elmo_chinese.training.layers import LayerCache
-from elmo_chinese.training.task_model import check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
+from elmo_chinese.training.layers import LayerCache, check_sizes, elmo_state, elmo_vocabulary_of, encoder_info, fill
 
 import numpy as np
 import paddle

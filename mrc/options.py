@@ -1,6 +1,6 @@
 """The flags of `mrc.train`."""
 
-from elmo_chinese.training import task_options
+from elmo_chinese.training import options
 from elmo_chinese.training.flags import TrainingParser, positive_int, seed, share
 
 from mrc.evaluate import QuestionScores
@@ -8,12 +8,12 @@ from mrc.network import VECTORS
 
 SIZES = ("word_emb_dim", "hidden_size", "elmo_vectors")
 LIMITS = ("max_passage_len", "max_question_len", "max_answer_len")
-OF_MODEL = (*SIZES, *LIMITS, "min_count", *task_options.OF_MODEL)
+OF_MODEL = (*SIZES, *LIMITS, "min_count", *options.TASK_OF_MODEL)
 
 
 def make_parser(description: str) -> TrainingParser:
     """Return the parser; `description` is the head of its help."""
-    parser = TrainingParser("mrc.train", description, OF_MODEL, task_options.OF_START)
+    parser = TrainingParser("mrc.train", description, OF_MODEL, options.TASK_OF_START)
     files = dict(nargs="+", metavar="PATH")
 
     flag = parser.group("data")
@@ -27,7 +27,7 @@ def make_parser(description: str) -> TrainingParser:
     flag("--max_answer_len", positive_int, 200, "words of an answer at the most")
     flag("--random_seed", seed, 0, "seed of initial weights, order of the questions, and dropout")
 
-    task_options.add_elmo(parser, "reader", 0.4, "the ELMo vectors")
+    options.add_elmo(parser, "reader", 0.4, "the ELMo vectors")
 
     flag = parser.group("network (a checkpoint fits only the same)")
     flag("--word_emb_dim", positive_int, 128, "size of the word embedding")
@@ -35,9 +35,9 @@ def make_parser(description: str) -> TrainingParser:
     flag("--elmo_vectors", str, "mix", "what of the biLM is joined to the word embedding: the trained mix of its "
          "layers, or its plain word embedding", choices=list(VECTORS))  # fmt: skip
 
-    flag = task_options.add_training(parser, "questions (about)", "dev score", 20, 3)
+    flag = options.add_training(parser, "questions (about)", "dev score", 20, 3)
     flag("--score", str, "rouge_l", "which dev score decides", choices=list(QuestionScores._fields))
     flag("--dropout", share, 0.2, "dropped before each GRU, in training")
 
-    task_options.add_output(parser, "mrc_model")
+    options.add_output(parser, "mrc_model")
     return parser

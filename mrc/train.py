@@ -9,7 +9,7 @@
 The loss is -log p(start) - log p(end) in nats, its mean over the questions of a batch; that of an epoch is the mean
 over its batches. The dev scores are those of `mrc/evaluate.py`; --score says which decides.
 
-Top to bottom: examples, cost and score, set-up. The loop is in `elmo_chinese/training/task.py`.
+Top to bottom: loss and score, set-up. The loop is in `elmo_chinese/training/loop.py`.
 """
 
 import argparse
@@ -17,87 +17,116 @@ import hashlib
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
-from elmo_chinese.storage import checkpoint
-from elmo_chinese.training import session, task, task_run
+from elmo_chinese.storage.checkpoint import Checkpoint
+from elmo_chinese.training import session, task
 from elmo_chinese.training.flags import TrainingParser
-from elmo_chinese.training.layers import LayerCache
-from elmo_chinese.training.metrics import MetricsLog
-from elmo_chinese.training.session import choose_device
-from elmo_chinese.training.task import Result, Task
+from elmo_chinese.training.layers import LayerCache, load_elmo
 
+import numpy as np
 import paddle
 import paddle.distributed as dist
 
 from bilm import load_encoder
 from mrc import model as reading
 from mrc.evaluate import describe
-from mrc.model import Encoded, Model
+from mrc.model import Model
 from mrc.network import Reader, costs, random_of
-from mrc.options import SIZES, make_parser
+from mrc.options import LIMITS, SIZES, make_parser
 from mrc.questions import Group, Limits, read, remarks
 
 
-class Examples(NamedTuple):
-    """Groups as the network gets them."""
+class Examples:
+    """Groups of questions as the network gets them.
 
-    groups: List[Group]
-    encoded: Encoded
-    layers: Optional[LayerCache]  # None without ELMo, or if they are to be computed anew
+    Attributes:
+        layers: a `LayerCache` of their texts; None without ELMo, or if the layers are computed anew each time.
+    """
+
+    def __init__(self, model: Model, groups: List[Group]):
+        self.groups, self.encoded = groups, reading.encode(model, groups)
+        self.questions = sum(len(group.questions) for group in groups)
+        self.layers: Optional[LayerCache] = None
+
+    def keep_layers(self, job: task.Task, name: str) -> None:
+        """Compute the layers of all texts."""
+        self.layers = task.keep_layers(job, self.encoded.elmo, name)
 
 
-def with_layers(
-    model: Model, groups: List[Group], encoded: Encoded, options: argparse.Namespace, name: str
-) -> Examples:
-    """Return `Examples`; computes the ELMo layers of all texts."""
-    layers = task_run.keep_layers(options, model.reader.encoder, encoded.elmo, name)
-    return Examples(groups, encoded, layers)
+class Reading(task.Task):
+    """What the reader is to the loop: an example is a group of questions on the same passages.
 
+    Args:
+        train, dev: groups; dev is None without --dev_data. test: the groups of --test_data.
+        found: the checkpoint that the run is resumed from, None for a new run.
+    """
 
-def make_cost(model: Model, train: Examples, seed: int) -> Callable:
-    """Return `Task.cost`: an example is a group."""
-    encoded = train.encoded
-    golds = [[question.gold for question in group.questions] for group in train.groups]
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        model: Model,
+        train: Examples,
+        dev: Optional[Examples],
+        test: List[Group],
+        found: Optional[Checkpoint],
+    ):
+        self.model, self.train, self.dev, self.test = model, train, dev, test
+        self.golds = [[question.gold for question in group.questions] for group in train.groups]
+        batch_size = max(1, round(options.batch_size * len(train.groups) / train.questions))
+        texts = fingerprint(train.groups), dev and fingerprint(dev.groups, options.score)
+        super().__init__(options, model.reader, train.encoded.sizes, batch_size, *texts, found)
 
-    def cost(batch, mine, step):
+    def share_of_loss(self, batch: np.ndarray, mine: slice, step: int) -> paddle.Tensor:
+        """Return a part of the negative log likelihood of where the answers are; see `Task.share_of_loss`."""
         # Padded to the width of the whole batch, so that random numbers do not depend on who has which share.
+        encoded, before = self.train.encoded, batch[: mine.start]
         padded = reading.widths(encoded, batch)
-        before = batch[: mine.start]
-        random = random_of(
-            seed,
-            step,
-            sum(len(encoded.questions[group]) for group in before),
-            sum(len(encoded.passages[group]) for group in before),
+        questions, passages = (
+            sum(len(of_group[group]) for group in before) for of_group in (encoded.questions, encoded.passages)
         )
-        start, end = model.reader(reading.make_batch(model, encoded, batch[mine], train.layers, padded), random)
-        asked = [gold for number in batch[mine] for gold in golds[number]]
+        random = random_of(self.options.random_seed, step, questions, passages)
+        made = reading.make_batch(self.model, encoded, batch[mine], self.train.layers, padded)
+        start, end = self.model.reader(made, random)
+        asked = [gold for number in batch[mine] for gold in self.golds[number]]
         first, last = (
             paddle.to_tensor([gold.passage * padded[1] + at for gold, at in zip(asked, of_all)])
             for of_all in zip(*((gold.first, gold.last) for gold in asked))
         )
-        return costs(start, end, first, last).sum() / sum(len(golds[number]) for number in batch)
+        return costs(start, end, first, last).sum() / sum(len(self.golds[number]) for number in batch)
 
-    return cost
+    def predict_dev(self) -> np.ndarray:
+        """Return where the dev answers are; see `Task.predict_dev`."""
+        place = dist.get_rank(), dist.get_world_size()
+        return reading.predict_spans(self.model, self.dev.encoded, self.dev.layers, *place)
+
+    def score_dev(self, answers: np.ndarray) -> Tuple[float, Dict[str, float], Dict[str, float]]:
+        """Return the score that --score names, with all others; see `Task.score_dev`."""
+        groups = self.dev.groups
+        scores = reading.score_answers(groups, reading.answers(groups, answers))._asdict()
+        figures = {name: value for name, value in scores.items() if name != "questions"}
+        return scores[self.options.score], figures, scores
+
+    def describe_scores(self, figures: Dict[str, float]) -> str:
+        """Return the dev figures of a pass as text."""
+        return describe(figures)
+
+    def score_test(self, folder: Path) -> Optional[str]:
+        """Return the scores of a folder's model on --test_data, as text."""
+        if not self.test:
+            return None
+        return describe(reading.score_answers(self.test, reading.predict(reading.load(folder), self.test))._asdict())
+
+    def model_content(self) -> Tuple[Dict[str, Any], Dict[str, np.ndarray], str]:
+        """Return what makes the model again; see `Task.model_content`."""
+        return reading.model_info(self.model), reading.model_state(self.model), self.model.vocabulary.text
 
 
-def make_evaluate(model: Model, dev: Examples, which: str) -> Callable[[], Result]:
-    """Return `Task.evaluate`; the processes share the work."""
-
-    def evaluate():
-        spans = reading.predict_spans(model, dev.encoded, dev.layers, dist.get_rank(), dist.get_world_size())
-        scores = reading.score_answers(dev.groups, reading.answers(dev.groups, task.shared(spans)))
-        figures = scores._asdict()
-        return Result(figures[which], {name: figures[name] for name in figures if name != "questions"}, figures)
-
-    return evaluate
-
-
-def fingerprint(groups: List[Group], which: str = "rouge_l") -> str:
+def fingerprint(groups: List[Group], which: str = "") -> str:
     """Return a digest of texts, questions, where their answers are, and which score decides."""
-    digest = hashlib.sha256(b"" if which == "rouge_l" else which.encode("utf-8"))  # once there was nothing of it
+    digest = hashlib.sha256(which.encode("utf-8"))
     for group in groups:
         for text in group.passages:
             digest.update(" ".join(text.words).encode("utf-8"))
@@ -105,18 +134,6 @@ def fingerprint(groups: List[Group], which: str = "rouge_l") -> str:
             gold = question.gold if question.gold else question.references
             digest.update(f"\n{question.id}\t{' '.join(question.text.words)}\t{gold}".encode("utf-8"))
     return digest.hexdigest()
-
-
-def dev_digest(dev: List[Group], options: argparse.Namespace, progress: task.Progress, before: Optional[str]) -> str:
-    """Return `Task.dev_sha256`; that of a run which goes on from before it said which score decides stays as it was.
-
-    Args:
-        before: which score decided in the checkpoint that the run goes on from, None: there is none.
-    """
-    older, scored = fingerprint(dev), progress.best_score is not None
-    if scored and before == options.score and progress.best_on in (None, older):
-        return older
-    return fingerprint(dev, options.score)
 
 
 def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = False) -> List[Group]:
@@ -135,8 +152,10 @@ def read_groups(options, paths: List[str], limits: Limits, to_train_on: bool = F
 def make_model(options: argparse.Namespace, groups: List[Group], limits: Limits) -> Model:
     """Return a freshly initialised `Model` for groups to train on."""
     vocabulary = reading.build_vocabulary(groups, options.min_count)
-    encoder, elmo_vocabulary = task_run.load_elmo(options, load_encoder, dropout=0, layer_norm=True)
+    encoder, elmo_vocabulary = load_elmo(options, load_encoder, dropout=0, layer_norm=True)
     # After the biLM: its initial numbers must not shift those of the reader, which is to be compared without it.
+    numbers = vocabulary.size * options.word_emb_dim + 78 * options.hidden_size**2
+    session.check_memory(numbers, 3, "--word_emb_dim or --hidden_size")
     paddle.seed(options.random_seed)
     shape = {name: getattr(options, name) for name in SIZES}
     reader = Reader(
@@ -145,12 +164,9 @@ def make_model(options: argparse.Namespace, groups: List[Group], limits: Limits)
     return Model(reader, vocabulary, elmo_vocabulary, limits)
 
 
-def set_up(
-    parser: TrainingParser, arguments: List[str], options: argparse.Namespace, given: Set[str]
-) -> Tuple[Task, task.Progress]:
-    """Make everything a run needs; return the `Task` and the progress to start the loop with."""
-    device = choose_device(options.use_gpu)
-    check = partial(task.check, entry="limits", kind=dict)
+def set_up(parser: TrainingParser, arguments: List[str], options: argparse.Namespace, typed: Set[str]) -> Reading:
+    """Make everything a run needs."""
+    check = partial(task.check_resumable, entry="limits", kind=dict)
     found, options = session.checkpoint_to_resume(parser, arguments, options, "model_save_dir", check)
     if not options.train_data:
         raise OptionError("--train_data is missing; --help says what it takes")
@@ -159,63 +175,28 @@ def set_up(
         model = reading.restore(found, elmo, dropout=options.dropout, elmo_dropout=options.elmo_dropout)
         groups = read_groups(options, options.train_data, model.limits, to_train_on=True)
     else:
-        limits = Limits(options.max_passage_len, options.max_question_len, options.max_answer_len)
+        limits = Limits(*(getattr(options, name) for name in LIMITS))
         groups = read_groups(options, options.train_data, limits, to_train_on=True)
         model = make_model(options, groups, limits)
-    dev = read_groups(options, options.dev_data, model.limits) if options.dev_data else None
-    reader, digest = model.reader, fingerprint(groups)
-    reader.train()
-    optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=reader.trained_parameters())
-    progress = task.restore_training(optimizer, reader, found, digest)
-    questions = sum(len(group.questions) for group in groups)
-    log = None
-    if dist.get_rank() == 0:
-        hparams = dict(parser.compared(options), elmo=reader.encoder is not None, questions=questions)
-        compared = ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"]
-        root = Path(options.model_save_dir)
-        log = MetricsLog(root / "log", checkpoint.run_of(root), progress.step, hparams, compared)
-    encoded = reading.encode(model, groups)
-    batch_size = max(1, round(options.batch_size * len(groups) / questions))
-    training = Task(
-        options=options,
-        network=reader,
-        optimizer=optimizer,
-        lengths=encoded.sizes,
-        batch_size=batch_size,
-        cost=None,
-        evaluate=None,
-        describe=describe,
-        parts=(reading.model_info(model), reading.model_state(model), model.vocabulary.text),
-        train_sha256=digest,
-        dev_sha256=dev_digest(dev, options, progress, found and found.info["flags"].get("score")) if dev else None,
-        log=log,
-        first_step=task.first_step(progress, len(groups), batch_size, options.random_seed, found),
+    train = Examples(model, groups)
+    dev, test = (
+        read_groups(options, paths, model.limits) if paths else [] for paths in (options.dev_data, options.test_data)
     )
-    if log:
-        asked = sum(len(group.questions) for group in dev or ())
-        passages = sum(len(group.passages) for group in groups)
-        text = f"{questions} questions on {passages} passages to train on, {asked} dev questions"
-        task_run.report_start(training, device, reader.config, found, text)
-    # What takes long comes after the report.
-    cost = make_cost(model, with_layers(model, groups, encoded, options, "train"), options.random_seed)
-    evaluate = None
-    if dev:
-        held_out = with_layers(model, dev, reading.encode(model, dev), options, "dev")
-        evaluate = make_evaluate(model, held_out, options.score)
-    return training._replace(cost=cost, evaluate=evaluate), progress
-
-
-def score(options: argparse.Namespace, folder: Path) -> str:
-    """Return the scores of a folder's model on --test_data, as text."""
-    model = reading.load(folder)
-    groups = read_groups(options, options.test_data, model.limits)
-    return describe(reading.score_answers(groups, reading.predict(model, groups))._asdict())
+    job = Reading(options, model, train, Examples(model, dev) if dev else None, test, found)
+    hparams = dict(parser.compared(options), elmo=job.network.encoder is not None, questions=train.questions)
+    passages, asked = sum(len(group.passages) for group in groups), job.dev.questions if job.dev else 0
+    text = f"text        {train.questions} questions on {passages} passages to train on, {asked} dev questions"
+    task.start(job, hparams, ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"], found, [text])
+    for examples, name in ((job.train, "train"), (job.dev, "dev")):  # takes long, so it comes after the report
+        if examples:
+            examples.keep_layers(job, name)
+    return job
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
     with command():
-        task_run.run(make_parser(__doc__), set_up, score, sys.argv[1:] if arguments is None else arguments)
+        task.run(make_parser(__doc__), set_up, sys.argv[1:] if arguments is None else arguments)
     session.leave()
 
 

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.pretrained import read_fluid_variable
 from elmo_chinese.text.vocabulary import Vocabulary
-from elmo_chinese.training.metrics import read_metrics
+from elmo_chinese.training import loop
+from elmo_chinese.training.loop import Batch, Progress
+from elmo_chinese.training.metrics import StepClock, read_metrics
 
 import numpy as np
 import paddle
@@ -22,7 +25,7 @@ import pytest
 from conftest import LM, ROOT, largest_difference, run_python, tensors
 
 import train
-from bilm import StepRandom, init_pretraining_params, load_encoder
+from bilm import init_pretraining_params, load_encoder
 from reader import BidirectionalReader
 
 # Everything that has a random part is switched on.
@@ -90,16 +93,30 @@ def assert_same_run(first, second):
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
+class GoldenJob(train.Pretraining):
+    """A language model in training without text, by the original's flags."""
+
+    def __init__(self, lm, optimizer, **flags):
+        self.options = train.make_parser("").parse(["--num_steps", "5", "--reset_states", "0"])[0]
+        vars(self.options).update(flags)
+        self.network = self.model = lm
+        self.parameters, self.optimizer, self.max_grad_norm = lm.parameters(), optimizer, self.options.max_grad_norm
+        self.train_reader = SimpleNamespace(first_row=0)
+
+
 def golden_steps(lm, count, world=1):
     """Do the golden training steps; return losses and gradient norms."""
     golden = np.load(LM / "train.npz")
     optimizer = train.make_optimizer("adagrad", 0.2, lm.parameters())
-    losses, norms = [], []
+    job, losses, norms = GoldenJob(lm, optimizer), [], []
+    progress, clock, states = Progress(), StepClock(), None
     for number in range(1, count + 1):
         step = {key.split("/")[1]: golden[key] for key in golden.files if key.startswith(f"step{number}/")}
         states = tuple(tensors(step, "init_hiddens", "init_cells"))
         batch = [step[name] for name in ("x", "y", "x_r", "y_r")]
-        loss, norm, states, _ = train.train_step(lm, optimizer, batch, states, StepRandom(0, number))
+        before = progress.losses
+        norm, states, _ = loop.do_step(job, progress, Batch(batch, 0, 0), states, clock, False)
+        loss = progress.losses - before
         assert largest_difference(states[0].numpy(), step["last_hidden"]) < 1e-5
         assert largest_difference(states[1].numpy(), step["last_cell"]) < 1e-5
         losses.append(loss)
@@ -197,10 +214,10 @@ def test_gradients_of_several_parts_are_averaged_over_processes_once(golden_lm, 
             return super().forward(*inputs)
 
     monkeypatch.setattr(train, "share_row_gradients", lambda parameters: None)
-    model, rng = Spy(golden_lm), np.random.default_rng(0)
-    optimizer = paddle.optimizer.SGD(0.0, parameters=golden_lm.parameters())
-    batch = [rng.integers(0, 60, (6, 4)) for _ in range(4)]
-    train.train_step(model, optimizer, batch, None, StepRandom(0, 1), accumulate=3)
+    rng = np.random.default_rng(0)
+    job = GoldenJob(golden_lm, paddle.optimizer.SGD(0.0, parameters=golden_lm.parameters()), accumulate=3)
+    job.model = Spy(golden_lm)
+    job.loss([rng.integers(0, 60, (6, 4)) for _ in range(4)], None, 1)
     assert armed == [False, False, True]
 
 
@@ -235,7 +252,7 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(small, tmp_path, proce
     killed.communicate()  # with the launcher, which is what was killed of two, end its processes
     assert last(tmp_path / "killed").info["step"] < last(tmp_path / "whole").info["step"]
     printed = finish(go("killed"))
-    assert re.search(r"resuming from .*step_\d+: step \d+, epoch [\d.]+, file 1", printed)
+    assert re.search(r"resuming from .*step_\d+: step \d+, epoch [\d.]+\n", printed) and "going on in file 1" in printed
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -269,7 +286,7 @@ def test_a_stop_is_heard_within_an_evaluation_and_loses_nothing(
 
     monkeypatch.setattr(train, "evaluate", asked_within)
     train.main([*run, str(stopped)])
-    assert "asked to stop: saved step" in capsys.readouterr().out.splitlines()[-4]
+    assert "asked to stop: saved step" in capsys.readouterr().out
     assert last(stopped).info["dev"] is None and not [one for one in figures(stopped) if one["kind"] == "dev"]
     train.main([*run, str(stopped), "--load_dir", "auto"])
     assert_same_run(tmp_path / "whole", stopped)
@@ -386,14 +403,14 @@ def test_other_optimizers_train_and_resume(small, tmp_path, name):
 
 def test_not_finite_stops_at_once_and_keeps_the_good_checkpoint(small, tmp_path, capsys, monkeypatch):
     arguments = [*small, "--batch_size", "8", "--para_save_dir", str(tmp_path / "run")]
-    step = train.train_step
+    loss = train.Pretraining.loss
 
-    def poisoned(model, optimizer, batch, states, random, **more):
-        if random.step == 10:
-            model.softmax_bias.set_value(model.softmax_bias + float("nan"))
-        return step(model, optimizer, batch, states, random, **more)
+    def poisoned(job, batch, states, step):
+        if step == 10:
+            job.network.softmax_bias.set_value(job.network.softmax_bias + float("nan"))
+        return loss(job, batch, states, step)
 
-    monkeypatch.setattr(train, "train_step", poisoned)
+    monkeypatch.setattr(train.Pretraining, "loss", poisoned)
     with pytest.raises(SystemExit) as stopped:
         train.main(arguments)
     error = capsys.readouterr().err
@@ -452,7 +469,7 @@ def test_second_start_of_a_finished_run_trains_nothing(small, tmp_path, capsys):
     capsys.readouterr()
     train.main(run)
     printed = capsys.readouterr().out
-    assert "grad_norm" not in printed and "held-out   perplexity" in printed and figures(tmp_path / "run") == before
+    assert "grad_norm" not in printed and "dev        perplexity" in printed and figures(tmp_path / "run") == before
 
 
 def test_counted_words_decide_the_steps_and_a_wrong_override_is_said(small, tmp_path, capsys):

@@ -1,11 +1,17 @@
-"""The layers of a frozen biLM for all texts of a task, computed once, and what becomes of them."""
+"""The frozen biLM of a task: which one flags name, the layers of all texts, and what a model's folder holds of it."""
 
+import argparse
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from elmo_chinese.command import OptionError
 from elmo_chinese.console import show_progress
 from elmo_chinese.files import CheckpointError
+from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage.checkpoint import Checkpoint
+from elmo_chinese.storage.pretrained import bilm_numbers
+from elmo_chinese.text.vocabulary import Vocabulary, vocabulary_from
 from elmo_chinese.training.batches import batches_by_length, pad
 
 import numpy as np
@@ -104,3 +110,89 @@ def mix_figures(encoder: Optional[nn.Layer]) -> Dict[str, float]:
     mix = encoder.mixes[0]
     weights = nn.functional.softmax(mix.ELMo_w).tolist()
     return {"gamma": float(mix.ELMo_gamma.numpy()[0]), **{f"mix_{n}": weight for n, weight in enumerate(weights)}}
+
+
+# --- from flags and folders ---
+
+
+def load_elmo(options: argparse.Namespace, load_encoder: Callable, **more) -> Tuple[Optional[nn.Layer], Any]:
+    """Return encoder and vocabulary of the pretrained biLM that the flags name, None and None if there is none.
+
+    Args:
+        load_encoder: `bilm.load_encoder`. more: arguments for it, besides what flags say.
+
+    Raises:
+        OptionError: there is no vocabulary, or another than the biLM was trained with.
+    """
+    path = options.pretrain_elmo_model_path
+    if not path:
+        for name in ("elmo_dict_dir", "elmo_boundaries", "elmo_legacy"):
+            if getattr(options, name):
+                raise OptionError(f"--{name} says how a biLM is read, but --pretrain_elmo_model_path names none")
+        return None, None
+    vocabulary = Vocabulary(options.elmo_dict_dir) if options.elmo_dict_dir else None
+    ends = dict(start=vocabulary.start, end=vocabulary.end) if vocabulary else {}
+    how = dict(boundaries=options.elmo_boundaries, legacy=options.elmo_legacy, l2=options.elmo_l2_coef)
+    encoder, own = load_encoder(path, **how, **ends, **more)
+    if vocabulary is None and own is None:
+        raise OptionError(f"{path} has no vocabulary in it: --elmo_dict_dir must name the one it was trained with")
+    if vocabulary and own and vocabulary.sha256 != own.sha256:
+        raise OptionError(f"{options.elmo_dict_dir} is not the vocabulary of {path}; leave --elmo_dict_dir out")
+    vocabulary = vocabulary or own
+    if vocabulary.size != encoder.config["vocab_size"]:
+        raise OptionError(
+            f"{options.elmo_dict_dir} has {vocabulary.size} words, but {path} was trained with "
+            f"{encoder.config['vocab_size']}"
+        )
+    return encoder, vocabulary
+
+
+def encoder_info(encoder: Optional[nn.Layer]) -> Optional[Dict[str, Any]]:
+    """Return the arguments that make an `ElmoEncoder` again, None for none; "elmo" in `checkpoint.json`."""
+    if encoder is None:
+        return None
+    names = ("boundaries", "start", "end", "legacy", "layer_norm")
+    return {**encoder.config, **{name: getattr(encoder, name) for name in names}}
+
+
+def elmo_state(vocabulary: Optional[Vocabulary]) -> Dict[str, np.ndarray]:
+    """Return what `state.npz` holds of the biLM: its vocabulary, if there is one."""
+    return {"elmo_vocabulary": np.array(vocabulary.text)} if vocabulary else {}
+
+
+def elmo_vocabulary_of(found: Checkpoint) -> Optional[Vocabulary]:
+    """Return the vocabulary of the biLM, None without ELMo; what is wrong with it is a `KeyError` or `ValueError`."""
+    if found.info["elmo"] is None:
+        return None
+    return vocabulary_from(str(found.state["elmo_vocabulary"]).split("\n")[:-1])
+
+
+def check_sizes(found: Checkpoint, sizes: List[Any], numbers: int, elmo_vocabulary: Optional[Vocabulary]) -> None:
+    """Raise `ValueError` if a checkpoint's sizes are not those of its parts; no memory is set aside for them before.
+
+    Args:
+        sizes: of the task's own network, which must be whole and above 0.
+        numbers: how many that network has at least.
+    """
+    elmo, there = found.info["elmo"], sum(array.size for array in found.model.values())
+    if elmo_vocabulary:
+        of_elmo = [elmo[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
+        sizes, numbers = [*sizes, *of_elmo], numbers + bilm_numbers(*of_elmo)
+    if not all(type(size) is int and size > 0 for size in sizes) or numbers > there:
+        raise ValueError(
+            f"{found.info['model']} and {elmo} do not fit the {there:,} numbers of {checkpoint.MODEL_FILE}"
+        )
+    if elmo_vocabulary and elmo_vocabulary.size != elmo["vocab_size"]:
+        raise ValueError(f"{elmo} does not fit a vocabulary of {elmo_vocabulary.size} words")
+
+
+def fill(network: nn.Layer, found: Checkpoint) -> None:
+    """Give a network the parameters of a checkpoint, and set it to evaluation.
+
+    Raises:
+        CheckpointError: they are not its own.
+    """
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    checkpoint.check_arrays(shapes, found.model, found.path / checkpoint.MODEL_FILE)
+    network.set_state_dict(found.model)
+    network.eval()

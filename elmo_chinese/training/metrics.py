@@ -1,8 +1,10 @@
 """Where the figures of a run go: `metrics.jsonl`, VisualDL, and the terminal."""
 
+import collections
 import json
 import math
 import os
+import statistics
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from elmo_chinese.console import duration, on_terminal, say, show_progress
 from elmo_chinese.files import CheckpointError, cache_folder, can_be_written, remove, write_text
+from elmo_chinese.text.vocabulary import Vocabulary
 
-import numpy as np
+import paddle
 
 # What becomes a VisualDL curve, with its tag; a record has those of its kind.
 CURVES = {
@@ -109,9 +112,15 @@ class MetricsLog:
                 rest = rest[self._file.write(rest) :]
         self._plot(record)
 
-    def write_vectors(self, words: List[str], vectors: np.ndarray) -> None:
-        """Give VisualDL's embedding projector the vectors `[words, size]` of some words; call this once."""
-        self._writer.add_embeddings(tag="word_vectors", mat=vectors, metadata=words)
+    def write_vectors(self, vocabulary: Vocabulary, vectors: paddle.Tensor, count: int) -> None:
+        """Give VisualDL's embedding projector the most frequent words, which stand first; call this once.
+
+        Args:
+            vectors: of all words, `[words, size]`. count: how many words are shown, besides <S>, </S> and <UNK>.
+        """
+        specials = (vocabulary.start, vocabulary.end, vocabulary.unknown)
+        ids = [number for number in range(vocabulary.size) if number not in specials][:count]
+        self._writer.add_embeddings(tag="word_vectors", mat=vectors.numpy()[ids], metadata=vocabulary.decode(ids))
 
     def sync(self) -> None:
         """Have the records on the disk: a checkpoint that stands there must not be ahead of them."""
@@ -153,24 +162,30 @@ def read_metrics(path: Union[str, Path]) -> List[Dict[str, Any]]:
 
 
 class StepClock:
-    """Measures training steps (`with clock:` around each) and nothing between them."""
+    """Measures training steps (`with clock:` around each) and nothing between them; `words` counts what they had."""
 
     def __init__(self):
-        self.seconds = self.steps = 0
+        self.seconds = self.steps = self.words = 0
         self._logged = (0, 0)
+        self._last = collections.deque(maxlen=100)
 
     def __enter__(self):
         self._start = time.perf_counter()
 
     def __exit__(self, *exception):
-        self.seconds += time.perf_counter() - self._start
+        self._last.append(time.perf_counter() - self._start)
+        self.seconds += self._last[-1]
         self.steps += 1
 
-    def steps_per_second(self) -> float:
+    def words_per_second(self) -> float:
         """Return the speed since this was last asked for."""
-        seconds, steps = self.seconds - self._logged[0], self.steps - self._logged[1]
-        self._logged = (self.seconds, self.steps)
-        return steps / seconds
+        seconds, words = self.seconds - self._logged[0], self.words - self._logged[1]
+        self._logged = (self.seconds, self.words)
+        return words / seconds
+
+    def usual_seconds(self) -> float:
+        """Return the median of the last steps, 0 before the first one."""
+        return statistics.median(list(self._last) or [0.0])
 
     def left(self, steps: int) -> float:
         """Return the seconds that so many more steps will take."""
@@ -192,15 +207,16 @@ def describe(dev):
 
 def report_step(step, total_steps, figures, left):
     """Show one line of figures: redrawn on a terminal, printed elsewhere."""
-    sampled = "sampled_loss" in figures
-    losses = f"sampled_loss {figures['sampled_loss']:.4f}" if sampled else (
-        f"loss {figures['loss']:.4f}  perplexity {figures['perplexity']:.1f}"
-    )  # fmt: skip
-    text = (
-        f"step {step}/{total_steps}  epoch {figures['epoch']:.2f}  {losses}  grad_norm {figures['grad_norm']:.2f}  "
-        f"lr {figures['learning_rate']:g}  {figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}  "
-        f"cells_at_clip {figures['cells_at_clip']:.2f}"
+    name = "sampled_loss" if "sampled_loss" in figures else "loss"
+    text = f"step {step}/{total_steps}  epoch {figures['epoch']:.2f}  {name} {figures[name]:.4f}"
+    if "perplexity" in figures:
+        text += f"  perplexity {figures['perplexity']:.1f}"
+    text += (
+        f"  grad_norm {figures['grad_norm']:.2f}  lr {figures['learning_rate']:g}  "
+        f"{figures['tokens_per_second']:.0f} tokens/s  left {duration(left)}"
     )
+    if "cells_at_clip" in figures:
+        text += f"  cells_at_clip {figures['cells_at_clip']:.2f}"
     if on_terminal():
         show_progress(step, total_steps, text)
     else:

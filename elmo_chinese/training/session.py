@@ -2,30 +2,29 @@
 
 import argparse
 import contextlib
+import math
 import os
 import platform
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from elmo_chinese.command import OptionError, UserError
+from elmo_chinese.command import UNEXPECTED, OptionError
 from elmo_chinese.console import say
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.training.flags import TrainingParser
+from elmo_chinese.training.metrics import StepClock
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 
-
-class TrainingError(UserError, RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
-
-
-STOPS = (signal.SIGTERM, signal.SIGINT)
+# A closed terminal (SIGHUP) stops a run as the others do, unless it was started to outlive that (nohup).
+STOPS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @contextlib.contextmanager
@@ -44,7 +43,7 @@ def signals_back() -> Iterator[None]:
 
 
 class StopRequest:
-    """Remembers that SIGTERM or Ctrl-C came, so that the step can be finished; a second Ctrl-C ends at once.
+    """Remembers that SIGTERM, SIGHUP or Ctrl-C came, so that the step can be finished; a second Ctrl-C ends at once.
 
     The launcher sends SIGTERM three times over, so that one is taken as a single request. In another thread than the
     main one, which alone gets signals, it remembers nothing.
@@ -54,12 +53,67 @@ class StopRequest:
         self.asked = False
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
-                signal.signal(number, self._remember)
+                if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, self._remember)
 
     def _remember(self, number, frame):
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+
+
+class Watchdog:
+    """Ends this process if its work (`with watchdog:`) does not go on: what it waits for may never come.
+
+    Where a machine is lost, the others wait for it in their next sum, some of them for ever. Their launcher sees a
+    process that ends, ends the rest, and can start all of them again.
+
+    Args:
+        seconds: how long nothing may happen; None: half an hour, or 20 times a usual step if that is longer.
+        clock: of the steps.
+    """
+
+    def __init__(self, seconds: Optional[float], clock: StepClock):
+        self._seconds, self._clock = seconds, clock
+        self._beat: Optional[float] = None  # when something happened last; None: nobody waits
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def beat(self) -> None:
+        """Note that the work goes on."""
+        if self._beat is not None:
+            self._beat = time.monotonic()
+
+    def __enter__(self):
+        self._beat = time.monotonic()
+
+    def __exit__(self, *exception):
+        self._beat = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do in this block what may take as long as it likes, since it waits for nobody."""
+        self._beat = None
+        try:
+            yield
+        finally:
+            self._beat = time.monotonic()
+
+    def limit(self) -> float:
+        """Return how many seconds nothing may happen."""
+        return self._seconds or max(1800.0, 20 * self._clock.usual_seconds())
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(1)
+            beat, limit = self._beat, self.limit()
+            if beat is not None and time.monotonic() - beat > limit:
+                print(
+                    f"error: no step was made for {limit:.0f} s, perhaps because a machine or a process was lost; "
+                    "ended. Resume with the same command and --load_dir auto; --step_timeout waits longer",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(UNEXPECTED)
 
 
 def choose_device(use_gpu: Optional[bool]) -> str:
@@ -83,6 +137,42 @@ def choose_device(use_gpu: Optional[bool]) -> str:
     return device
 
 
+def memory_of_device() -> float:
+    """Return the bytes that the card has, or on the CPU the most that this process may take."""
+    if paddle.is_compiled_with_cuda() and paddle.device.get_device() != "cpu":
+        return paddle.device.cuda.get_device_properties().total_memory
+    limits = [math.inf]
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        with contextlib.suppress(OSError, ValueError):  # no such file; "max"
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii")))
+    return min(limits)
+
+
+def check_memory(parameters: int, copies: int, flags: str) -> None:
+    """Raise `OptionError` if so many parameters cannot be held, before anything is set aside for them.
+
+    Args:
+        copies: of each: itself, and what the optimizer keeps. flags: those that decide on the number.
+    """
+    needed, there = 4 * parameters * copies, memory_of_device()
+    if needed > there:
+        raise OptionError(
+            f"these sizes make {parameters:,} parameters; with what the optimizer keeps of them they take "
+            f"{needed / 2**30:,.0f} GB of memory, and there are {there / 2**30:,.0f} GB: lower {flags}"
+        )
+
+
+def say_how_to_use_all(device: str) -> None:
+    """Print how to train on all cards, or with CPU_NUM processes, where there are more than this one uses."""
+    cards = paddle.device.cuda.device_count() if device == "gpu" else 1
+    processes = os.environ.get("CPU_NUM", "1") if device == "cpu" else "1"
+    if dist.get_world_size() == 1 and (cards > 1 or processes not in ("", "1")):
+        there = f"{cards} cards are visible" if cards > 1 else f"CPU_NUM is {processes}"
+        say(f"note: {there}, but this process trains on one device alone; `sh run.sh` starts one process for each")
+
+
 def leave() -> None:
     """End a process of several on the CPU that has done its work, without what Python and Paddle do at an end.
 
@@ -93,11 +183,6 @@ def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-
-
-def kept(keep: str) -> int:
-    """Return how many checkpoints stay, by --keep; 0: all of them."""
-    return 0 if keep == "all" else int(keep)
 
 
 def versions() -> Dict[str, str]:

@@ -1,23 +1,23 @@
 """Training a task on the vectors of a frozen biLM: passes over its examples, a score after each, the best model kept.
 
-What a task is made of (network, examples, cost, score) is in `Task`; the rest is the same for all of them. Top to
-bottom: one step, checkpoints, the end of a pass, the loop. What stands around it is in `task_run.py`.
+`Task` is the `Job` of the loop for all tasks; what is a task's own, `lac/train.py` and `mrc/train.py` add to it.
 """
 
 import argparse
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from elmo_chinese.command import OptionError
-from elmo_chinese.console import duration, say, show_progress
-from elmo_chinese.network.gradients import all_reduce_sum, gradient_norm
+from elmo_chinese.console import say
 from elmo_chinese.storage import checkpoint
-from elmo_chinese.storage.checkpoint import Checkpoint, Score
+from elmo_chinese.storage.checkpoint import Checkpoint
+from elmo_chinese.training import session
 from elmo_chinese.training.batches import training_batches
-from elmo_chinese.training.layers import mix_figures
-from elmo_chinese.training.metrics import MetricsLog, StepClock
-from elmo_chinese.training.session import StopRequest, TrainingError, kept, versions
+from elmo_chinese.training.flags import TrainingParser
+from elmo_chinese.training.layers import LayerCache, mix_figures
+from elmo_chinese.training.loop import Batch, Progress, Result, progress_of, report_start, train
+from elmo_chinese.training.metrics import MetricsLog
 
 import numpy as np
 import paddle
@@ -28,84 +28,157 @@ from paddle import nn
 INFO = {"step": int, "flags": dict, "train_sha256": str}
 
 
-@dataclass
-class Progress:
-    """What the loop carries from step to step, besides parameters and optimizer.
+class Task:
+    """The `Job` of a task (`elmo_chinese/training/loop.py`); methods that only raise are the task's own.
 
-    Attributes:
-        step: steps done. examples: how many were trained on; None in checkpoints of before they were counted.
-        best_score: of the passes so far. epochs_since_best: passes since then.
-        best_on: `Task.dev_sha256` of that score; None if there is none, or in checkpoints of before it was noted.
-        costs: sum over the steps since the last pass, in nats.
-    """
-
-    step: int = 0
-    examples: Optional[int] = 0
-    best_score: Optional[float] = None
-    epochs_since_best: int = 0
-    costs: float = 0.0
-    steps_since_epoch: int = 0
-    best_on: Optional[str] = None
-
-
-class Result(NamedTuple):
-    """What an evaluation found: the score that decides, figures for the log, and what `checkpoint.json` says of it."""
-
-    score: float
-    figures: Dict[str, float]
-    dev: Dict[str, float]
-
-
-class Task(NamedTuple):
-    """What stays the same from the first step to the last.
-
-    Attributes:
+    Args:
         options: flags; those of `elmo_chinese/training/task_options.py` among them.
-        network: with `encoder` (an `ElmoEncoder` or None) and `trained_parameters()`.
+        network: with `encoder` (an `ElmoEncoder` or None), `config` and `trained_parameters()`.
         lengths: of each example, int64: those of like length make a batch. batch_size: examples in a batch.
-        cost: function of a batch (numbers of examples), of the part of it that is this process's (a slice), and of the
-            step → that part's share of the mean cost of the batch, in nats.
-        evaluate: function → `Result` on the held-out examples; None if there are none.
-        describe: function of figures → text, for the line of a pass.
-        parts: what a checkpoint holds besides: entries of `checkpoint.json`, arrays, text of the vocabulary.
-        train_sha256: of the examples. dev_sha256: of the held-out ones, and of what is measured on them.
-        log: of the first process.
+        train_text: checksum of the examples. dev_text: of the held-out ones and of what is measured on them, None
+            without.
+        found: the checkpoint that the run is resumed from, None for a new run.
+
+    Attributes:
+        progress: where the run starts.
         first_step: of the first epoch, had the batch size always been today's: 0 unless it was changed.
+
+    Raises:
+        OptionError: the checkpoint is of other examples.
     """
 
-    options: argparse.Namespace
-    network: nn.Layer
-    optimizer: paddle.optimizer.Optimizer
-    lengths: np.ndarray
-    batch_size: int
-    cost: Callable[[np.ndarray, slice, int], paddle.Tensor]
-    evaluate: Optional[Callable[[], Result]]
-    describe: Callable[[Dict[str, float]], str]
-    parts: Tuple[Dict[str, Any], Dict[str, np.ndarray], str]
-    train_sha256: str
-    dev_sha256: Optional[str]
-    log: Optional[MetricsLog]
-    first_step: int
+    max_grad_norm = math.inf
+    evaluation, rate_flag = "epoch", "--base_learning_rate"
+    memory_advice = "lower --batch_size"
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch_size)
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        network: nn.Layer,
+        lengths: np.ndarray,
+        batch_size: int,
+        train_text: str,
+        dev_text: Optional[str],
+        found: Optional[Checkpoint],
+    ):
+        self.options, self.root, self.patience = options, Path(options.model_save_dir), options.patience
+        self.network, self.parameters = network, network.trained_parameters()
+        self.optimizer = paddle.optimizer.Adam(options.base_learning_rate, parameters=self.parameters)
+        self.lengths, self.batch_size, self.train_text, self.dev_text = lengths, batch_size, train_text, dev_text
+        self.log: Optional[MetricsLog] = None
+        network.train()
+        if found:
+            if train_text != found.info["train_sha256"]:
+                raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
+            checkpoint.restore_optimizer(
+                self.optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE
+            )
+        elif dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
+            for parameter in self.parameters:
+                dist.broadcast(parameter, src=0)
+        self.progress = progress_of(found, dev_text)
+        self.first_step = first_step(self.progress, len(lengths), batch_size, options.random_seed)
+        self.steps_per_epoch = math.ceil(len(lengths) / batch_size)
+        total = self.first_step + self.steps_per_epoch * options.max_epoch
+        self.total_steps = min(total, options.num_iterations or total)
 
-    @property
-    def total_steps(self) -> int:
-        total = self.first_step + self.steps_per_epoch * self.options.max_epoch
-        return min(total, self.options.num_iterations or total)
+    # --- a task's own ---
 
-    @property
-    def last_epoch(self) -> int:
-        return math.ceil(self.epoch(self.total_steps))
+    def share_of_loss(self, batch: np.ndarray, mine: slice, step: int) -> paddle.Tensor:
+        """Return the loss of a part of a batch, in nats: what it adds to the mean over the whole batch.
 
-    def epoch(self, step: int) -> float:
-        """Return how often the examples were trained on when so many steps are done."""
-        return (step - self.first_step) / self.steps_per_epoch
+        Args:
+            batch: numbers of examples. mine: this process's part of them, not empty. step: those done before.
+        """
+        raise NotImplementedError
 
+    def predict_dev(self) -> np.ndarray:
+        """Return the answers on the held-out examples: this process's, and zero at those of the others."""
+        raise NotImplementedError
 
-# --- one step ---
+    def score_dev(self, answers: np.ndarray) -> Tuple[float, Dict[str, float], Dict[str, float]]:
+        """Return the score of all answers, figures for the log, and what `checkpoint.json` says of it."""
+        raise NotImplementedError
+
+    def describe_scores(self, figures: Dict[str, float]) -> str:
+        """Return the figures of `score_dev` as text."""
+        raise NotImplementedError
+
+    def score_test(self, folder: Path) -> Optional[str]:
+        """Return the scores of the model in a folder on --test_data, as text; None without."""
+        raise NotImplementedError
+
+    def model_content(self) -> Tuple[Dict[str, Any], Dict[str, np.ndarray], str]:
+        """Return what makes the model again: entries of `checkpoint.json`, arrays, text of the vocabulary."""
+        raise NotImplementedError
+
+    # --- what the loop needs ---
+
+    def batches(self, progress: Progress) -> Iterator[Batch]:
+        """Yield the batches from where the progress is, as numbers of examples, without end."""
+        epoch, place = divmod(progress.step - self.first_step, self.steps_per_epoch)
+        while True:
+            for batch in training_batches(self.lengths, self.batch_size, self.options.random_seed, epoch)[place:]:
+                yield Batch(batch, int(self.lengths[batch].sum()), len(batch))
+            epoch, place = epoch + 1, 0
+
+    def learning_rate(self, progress: Progress) -> float:
+        """Return the learning rate of the next step."""
+        return self.options.base_learning_rate
+
+    def loss(self, batch: np.ndarray, states: None, step: int) -> Tuple[List[paddle.Tensor], None]:
+        """Add the gradients of a batch, of which this process works on its share; see `Job.loss`."""
+        rank, processes = dist.get_rank(), dist.get_world_size()
+        bounds = len(batch) * np.arange(processes + 1) // processes
+        mine, loss = slice(int(bounds[rank]), int(bounds[rank + 1])), paddle.zeros([])
+        if len(batch[mine]):
+            loss = self.share_of_loss(batch, mine, step - 1)
+            loss.backward()
+        sum_gradients(self.parameters)
+        return [loss.detach() * processes], None
+
+    def epoch(self, progress: Progress) -> float:
+        """Return how often the examples were trained on."""
+        return (progress.step - self.first_step) / self.steps_per_epoch
+
+    def figures(self, loss: float, states: None) -> Dict[str, float]:
+        """Return what a line of figures says."""
+        return {"loss": loss}
+
+    def is_evaluated(self, step: int) -> bool:
+        """Say whether a step is the last of a pass, or of all."""
+        return (step - self.first_step) % self.steps_per_epoch == 0 or step == self.total_steps
+
+    is_saved = is_evaluated
+
+    def evaluate(self, progress: Progress, states: None, asked: Callable[[], bool], watchdog) -> Result:
+        """Score the held-out examples; the processes share the work."""
+        loss = progress.pass_losses / progress.steps_since_evaluation
+        figures = {"epoch": self.epoch(progress), "loss": loss, **mix_figures(self.network.encoder)}
+        if self.dev_text is None:
+            return Result(None, figures, None)
+        self.network.eval()
+        with watchdog.paused():
+            answers = self.predict_dev()
+        score, more, dev = self.score_dev(shared(answers))
+        self.network.train()
+        return Result(score, {**figures, **more}, dev)
+
+    def describe(self, figures: Dict[str, float]) -> str:
+        """Return the figures of a pass as text."""
+        last = math.ceil((self.total_steps - self.first_step) / self.steps_per_epoch)
+        text = f"epoch {figures['epoch']:.4g}/{last}  loss {figures['loss']:.4f}"
+        if self.dev_text is not None:
+            text += f"  {self.describe_scores(figures)}"
+        if "gamma" in figures:
+            weights = " ".join(f"{value:.3f}" for name, value in figures.items() if name.startswith("mix_"))
+            text += f"  mix {weights}, gamma {figures['gamma']:.3f}"
+        return text
+
+    def content(self, progress: Progress, states: None) -> Tuple[Dict[str, Any], Dict[str, np.ndarray], str]:
+        """Return what a checkpoint holds besides."""
+        info, arrays, vocabulary = self.model_content()
+        return {"train_sha256": self.train_text, **info}, arrays, vocabulary
 
 
 def sum_gradients(parameters: Sequence[paddle.Tensor]) -> None:
@@ -123,33 +196,6 @@ def sum_gradients(parameters: Sequence[paddle.Tensor]) -> None:
         parameter.grad.set_value(part.reshape(parameter.shape))
 
 
-def train_step(task: Task, batch: np.ndarray, step: int, stop: bool = False) -> Tuple[float, bool]:
-    """Do one update on the examples `batch` (numbers), of which this process works on its share.
-
-    Returns:
-        `(cost, stop)`: the mean cost of the whole batch, in nats, and whether any process was asked to stop.
-
-    Raises:
-        TrainingError: the cost or a gradient is not finite; the parameters are as they were before the step.
-    """
-    bounds = len(batch) * np.arange(dist.get_world_size() + 1) // dist.get_world_size()
-    mine, total = slice(int(bounds[dist.get_rank()]), int(bounds[dist.get_rank() + 1])), 0.0
-    if len(batch[mine]):
-        cost = task.cost(batch, mine, step)
-        cost.backward()
-        total = float(cost)
-    total, asked = all_reduce_sum([total, float(stop)])
-    parameters = task.network.trained_parameters()
-    sum_gradients(parameters)
-    norm = gradient_norm(parameters)
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        task.optimizer.clear_grad()
-        raise TrainingError(f"loss is {total}, gradient norm is {norm}")
-    task.optimizer.step()
-    task.optimizer.clear_grad()
-    return total, asked > 0
-
-
 def shared(array: np.ndarray) -> np.ndarray:
     """Return the sum over all processes of an array of which each has filled a part."""
     if dist.get_world_size() == 1:
@@ -159,33 +205,24 @@ def shared(array: np.ndarray) -> np.ndarray:
     return tensor.numpy()
 
 
-# --- checkpoints ---
+def first_step(progress: Progress, count: int, batch_size: int, seed: int) -> int:
+    """Return the step at which the first epoch would have begun, had the batch size always been today's.
+
+    What was trained on is counted in examples. Where the batch size was changed within an epoch, the examples of a
+    batch that is begun are trained on again.
+
+    Args:
+        progress: "seen" is set to the examples of whole batches of today.
+        count: of examples to train on. batch_size, seed: of `training_batches`.
+    """
+    epoch, done = divmod(progress.seen, count)
+    ends = np.cumsum([len(batch) for batch in training_batches(np.zeros(count), batch_size, seed, epoch)])
+    batches = int(np.searchsorted(ends, done, side="right"))
+    progress.seen = epoch * count + (int(ends[batches - 1]) if batches else 0)
+    return progress.step - epoch * len(ends) - batches
 
 
-def save_checkpoint(task: Task, progress: Progress, result: Optional[Result]) -> None:
-    """Write everything a resumed run and a prediction need; the first process writes."""
-    if dist.get_rank() == 0:
-        info, state, vocabulary = task.parts
-        info = {
-            "step": progress.step,
-            "epoch": task.epoch(progress.step),
-            "progress": asdict(progress),
-            "dev": result and result.dev,
-            "flags": vars(task.options),
-            "train_sha256": task.train_sha256,
-            "versions": versions(),
-            **info,
-        }
-        moments = checkpoint.optimizer_arrays(task.optimizer, task.network)
-        score = result and Score(result.score, task.dev_sha256)
-        root, keep = task.options.model_save_dir, kept(task.options.keep)
-        task.log.sync()
-        checkpoint.save(root, info, task.network.state_dict(), moments, state, vocabulary, keep, score)
-    if dist.get_world_size() > 1:
-        dist.barrier()
-
-
-def check(found: Checkpoint, entry: str, kind: type) -> None:
+def check_resumable(found: Checkpoint, entry: str, kind: type) -> None:
     """Raise `CheckpointError` if no run of a task can resume from a checkpoint.
 
     Args:
@@ -193,142 +230,61 @@ def check(found: Checkpoint, entry: str, kind: type) -> None:
     """
     checkpoint.check_kind(found, entry)
     checkpoint.check_info(found, {**INFO, entry: kind})
-    progress = found.info.get("progress")
-    if isinstance(progress, dict) and "best_f1" in progress:  # its name in earlier versions
-        progress["best_score"] = progress.pop("best_f1")
     checkpoint.progress_of(found, Progress)
 
 
-def restore_training(optimizer, network: nn.Layer, found: Optional[Checkpoint], train_sha256: str) -> Progress:
-    """Give an optimizer the state of a checkpoint (None: a new run); return the progress to start the loop with.
-
-    Raises:
-        OptionError: the checkpoint is of other examples.
-    """
-    if not found:
-        return Progress()
-    if train_sha256 != found.info["train_sha256"]:
-        raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
-    checkpoint.restore_optimizer(optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
-    return checkpoint.progress_of(found, Progress)
-
-
-def first_step(progress: Progress, count: int, batch_size: int, seed: int, found: Optional[Checkpoint] = None) -> int:
-    """Return the step at which the first epoch would have begun, had the batch size always been today's.
-
-    What was trained on is counted in examples. Where the batch size was changed within an epoch, the examples of a
-    batch that is begun are trained on again.
+def start(task: Task, hparams: Dict[str, Any], curves: List[str], found: Optional[Checkpoint], text: List[str]) -> None:
+    """Open the log of a task that is about to be trained, and say what it is.
 
     Args:
-        progress: "examples" is set to those of whole batches of today.
-        count: of examples to train on. batch_size, seed: of `training_batches`.
-        found: where the progress is from; its flags say the batch size of before examples were counted.
+        hparams, curves: see `MetricsLog`. text: lines that say what the examples are.
     """
-
-    def sizes(batch_size, epoch):
-        batches = training_batches(np.zeros(count), batch_size, seed, epoch)
-        return np.cumsum([len(batch) for batch in batches])
-
-    if progress.examples is None:
-        before = found.info["flags"]["batch_size"]
-        epoch, batches = divmod(progress.step, math.ceil(count / before))
-        progress.examples = epoch * count + int(np.sum(sizes(before, epoch)[batches - 1 : batches]))
-    epoch, done = divmod(progress.examples, count)
-    ends = sizes(batch_size, epoch)
-    batches = int(np.searchsorted(ends, done, side="right"))
-    progress.examples = epoch * count + (int(ends[batches - 1]) if batches else 0)
-    return progress.step - epoch * len(ends) - batches
-
-
-# --- the end of a pass ---
+    if dist.get_rank() > 0:
+        return
+    options, network, progress = task.options, task.network, task.progress
+    task.log = MetricsLog(task.root / "log", checkpoint.run_of(task.root), progress.step, hparams, curves)
+    trained = sum(parameter.size for parameter in task.parameters)
+    frozen = sum(parameter.size for parameter in network.parameters()) - trained
+    lines = [f"network     {', '.join(f'{name} {size}' for name, size in network.config.items())}"]
+    if network.encoder:
+        cache = f"layers kept as {options.elmo_cache}" if options.elmo_cache != "off" else "layers computed each time"
+        sizes = ", ".join(f"{name} {size}" for name, size in network.encoder.config.items())
+        lines.append(f"ELMo        {sizes}; {cache}")
+    lines += [f"parameters  {trained:,} trained, {frozen:,} frozen", *text]
+    lines.append(f"steps       up to {task.total_steps} ({task.steps_per_epoch} an epoch), seed {options.random_seed}")
+    report_start(task, found, progress, lines)
 
 
-def finish_epoch(task: Task, progress: Progress, clock: StepClock) -> Optional[Result]:
-    """Score the held-out examples, write the figures; return the result, None without such examples."""
-    result = None
-    if task.evaluate:
-        task.network.eval()
-        result = task.evaluate()
-        task.network.train()
-    loss = progress.costs / progress.steps_since_epoch
-    progress.costs, progress.steps_since_epoch = 0.0, 0
-    figures = {"epoch": task.epoch(progress.step), "loss": loss, **mix_figures(task.network.encoder)}
-    best = True
-    if result:
-        best = progress.best_score is None or result.score > progress.best_score
-        progress.epochs_since_best = 0 if best else progress.epochs_since_best + 1
-        if best:
-            progress.best_score, progress.best_on = result.score, task.dev_sha256
-        figures.update(result.figures)
-    if task.log:
-        task.log.write("epoch", progress.step, figures)
-        report_epoch(task, figures, bool(result) and best, clock.left(task.total_steps - progress.step))
-    return result
+def keep_layers(task: Task, texts: Optional[List[List[np.ndarray]]], name: str) -> Optional[LayerCache]:
+    """Return the ELMo layers of texts, computed and kept in the run's folder; None without ELMo or --elmo_cache.
+
+    Args:
+        texts: the sentences of each text as the biLM's word ids, None without ELMo. name: of the texts.
+    """
+    if texts is None or task.options.elmo_cache == "off":
+        return None
+    # Its name is this run's alone, so that it may be written over where a killed one left it.
+    path = task.root / f"elmo_layers.{name}.{checkpoint.run_of(task.root)[:8]}.tmp"
+    return LayerCache(task.network.encoder, texts, path, task.options.elmo_cache)
 
 
-def report_epoch(task: Task, figures: Dict[str, float], best: bool, left: float) -> None:
-    """Print the figures of a pass."""
-    text = f"epoch {figures['epoch']:.4g}/{task.last_epoch}  loss {figures['loss']:.4f}"
-    if task.evaluate:
-        text += f"  {task.describe(figures)}" + ("  best so far" if best else "")
-    if "gamma" in figures:
-        weights = " ".join(f"{value:.3f}" for name, value in figures.items() if name.startswith("mix_"))
-        text += f"  mix {weights}, gamma {figures['gamma']:.3f}"
-    say(f"{text}  left at most {duration(left)}")
+def run(
+    parser: TrainingParser,
+    set_up: Callable[[TrainingParser, List[str], argparse.Namespace, Set[str]], Task],
+    arguments: List[str],
+) -> None:
+    """Train by flags, as from the command line, while no other run has the folder; errors are raised.
 
-
-# --- the loop ---
-
-
-def over(task: Task, progress: Progress) -> bool:
-    """Say whether training has come to its end."""
-    done = progress.step >= task.total_steps
-    return done or progress.epochs_since_best >= task.options.patience
-
-
-def train(task: Task, progress: Progress) -> None:
-    """The loop: step → log → after each pass evaluate and save, until the last step or until asked to stop."""
-    options, request, clock = task.options, StopRequest(), StepClock()
-    if dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
-        for parameter in task.network.trained_parameters():
-            dist.broadcast(parameter, src=0)
-    if task.evaluate and progress.best_on not in (None, task.dev_sha256):  # scores that cannot be compared
-        progress.best_score, progress.best_on, progress.epochs_since_best = None, None, 0
-    epoch, stop, tokens = None, False, []  # of each step since the last line of figures, or since a resume
-    while not over(task, progress) and not stop:
-        step = progress.step
-        number, place = divmod(step - task.first_step, task.steps_per_epoch)
-        if number != epoch:
-            epoch = number
-            batches = training_batches(task.lengths, task.batch_size, options.random_seed, epoch)
-        batch = batches[place]
-        with clock:
-            try:
-                cost, stop = train_step(task, batch, step, request.asked)
-            except TrainingError as error:
-                raise TrainingError(
-                    f"step {step + 1}: {error}; stopped. The checkpoints in {options.model_save_dir} are from before: "
-                    "resume one of them with a lower --base_learning_rate"
-                )
-        progress.step += 1
-        progress.examples += len(batch)
-        progress.costs += cost
-        progress.steps_since_epoch += 1
-        tokens.append(int(task.lengths[batch].sum()))
-        if progress.step % options.log_interval == 0:
-            log_step(task, progress, cost, float(np.mean(tokens)), clock)
-            tokens.clear()
-        if place + 1 == task.steps_per_epoch or progress.step == task.total_steps:
-            save_checkpoint(task, progress, finish_epoch(task, progress, clock))
-        elif stop:
-            save_checkpoint(task, progress, None)
-    if task.log:
-        task.log.close()
-
-
-def log_step(task: Task, progress: Progress, cost: float, tokens: float, clock: StepClock) -> None:
-    """Write the figures of one step."""
-    step, speed = progress.step, tokens * clock.steps_per_second()
-    if task.log:
-        task.log.write("train", step, {"loss": cost, "tokens_per_second": speed})
-        show_progress(step, task.total_steps, f"step {step}/{task.total_steps}  loss {cost:.4f}  {speed:.0f} tokens/s")
+    Args:
+        set_up: makes everything a run needs, from the parser, the arguments and what `TrainingParser.parse` returns.
+    """
+    options, typed = parser.parse(arguments)
+    with checkpoint.only_run(options.model_save_dir, "--model_save_dir"):
+        session.choose_device(options.use_gpu)
+        task = set_up(parser, arguments, options, typed)
+        done = train(task, task.progress)
+        test = task.score_test(checkpoint.resolve(task.root)) if done and task.log else None
+        if test:
+            say(f"test        {test}")
+        if task.log:
+            task.log.close()

@@ -4,10 +4,8 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import replace
 
 from elmo_chinese.storage import checkpoint
-from elmo_chinese.training import task
 from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
@@ -280,17 +278,3 @@ def test_another_deciding_score_is_not_compared_with_the_one_before(files, train
     mrc.train.main([*files, *SMALL, *flags, "--model_save_dir", str(tmp_path / "run")])
     assert "best so far" in capsys.readouterr().out
     assert checkpoint.best_of(tmp_path / "run").name.startswith("step_00000024")
-
-
-@pytest.mark.parametrize("noted", [True, False])
-def test_a_run_of_before_its_digest_said_which_score_decides_keeps_its_best(files, tmp_path, monkeypatch, noted):
-    run, digest = [*files, *SMALL, "--model_save_dir", str(tmp_path)], mrc.train.fingerprint
-    with monkeypatch.context() as patch:
-        patch.setattr(mrc.train, "fingerprint", lambda groups, which="": digest(groups))
-        mrc.train.main([*run, "--max_epoch", "1"])
-    if not noted:
-        restored = task.restore_training
-        monkeypatch.setattr(task, "restore_training", lambda *more: replace(restored(*more), best_on=None))
-    before = checkpoint.best_of(tmp_path)
-    mrc.train.main([*run, "--load_dir", "auto", "--max_epoch", "2", "--base_learning_rate", "1e-9"])
-    assert checkpoint.best_of(tmp_path) == before and checkpoint.load_newest(tmp_path)[0].info["step"] == 12
