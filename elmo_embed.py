@@ -353,6 +353,7 @@ def report_start(options, encoder, text, device) -> None:
 def run(options) -> None:
     """The command: output, model, text, vectors."""
     output, split = Path(options.output), splitter(options.segment)
+    check_apart("--output", targets(output), [options.input, options.checkpoint])
     with writing(output) as write:
         device = choose_device(options.use_gpu)
         encoder, vocabulary = load(options)

@@ -25,7 +25,7 @@ import itertools
 import json
 import os
 import re
-import shutil
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 
 from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
-from elmo_chinese.files import lock_file, move, write_text
+from elmo_chinese.files import check_apart, discard, lock_folder, remove_unfinished, write_json, writing
 from elmo_chinese.runtime import available_cores
 from elmo_chinese.text.corpus.documents import check_file, documents, draw_dev, longest_whole, same_file
 from elmo_chinese.text.corpus.forms import NAMES, Source
@@ -47,6 +47,7 @@ from elmo_chinese.training.flags import Parser, positive_int, share
 
 import numpy as np
 
+SUMMARIES = ("summary.json", "summary.png")
 CHUNK = 2**16  # characters handed to a worker at once
 Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is for dev, lines
 
@@ -190,7 +191,7 @@ def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
     """
     output, settings = Path(options.output), settings_of(options)
     work = output / ".unfinished"
-    shutil.rmtree(output / ".finished", ignore_errors=True)
+    remove_unfinished(output, re.escape(work.name), age=0)
     if (work / "state.json").exists():
         before = json.loads((work / "settings.json").read_text(encoding="utf-8"))
         other = [f"--{name} was {before.get(name)!r}" for name in settings if settings[name] != before.get(name)]
@@ -200,17 +201,26 @@ def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
                 "or delete the folder"
             )
         files = [json.loads(line) for line in (work / "files.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
-        return files, json.loads((work / "state.json").read_text(encoding="utf-8"))
-    for part in PARTS:
-        if (output / part).exists() and any((output / part).iterdir()):
-            raise InputError(f"{output / part} is not empty; choose another --output, or delete it first")
+        state = json.loads((work / "state.json").read_text(encoding="utf-8"))
+        refuse_what_is_there(output, () if state["finished"] else SUMMARIES)
+        return files, state
+    refuse_what_is_there(output, (work.name, *PARTS, *SUMMARIES))
     files = check_files(options)
-    work.mkdir(parents=True, exist_ok=True)
-    write_text(work / "settings.json", json.dumps(settings, ensure_ascii=False))
-    write_text(work / "files.jsonl", "".join(json.dumps(file) + "\n" for file in files))
-    state = {"position": [0, 0], "remembered": 0, "characters": 0, **empty_figures()}
-    write_text(work / "state.json", json.dumps(state))
+    state = {"run": secrets.token_hex(4), "position": [0, 0], "remembered": 0, "characters": 0, "finished": False}
+    state.update(empty_figures())
+    with writing(work) as beside:  # it is there whole, or not at all: nothing else has this name
+        beside.mkdir()
+        write_json(beside / "settings.json", settings)
+        (beside / "files.jsonl").write_text("".join(json.dumps(file) + "\n" for file in files), encoding="utf-8")
+        write_json(beside / "state.json", state)
     return files, state
+
+
+def refuse_what_is_there(output: Path, names: Iterable[str]) -> None:
+    """Raise `InputError` if one of these is in a folder already, besides an empty folder for shards."""
+    for path in (output / name for name in names):
+        if os.path.lexists(path) and not (path.name in PARTS and path.is_dir() and not any(path.iterdir())):
+            raise InputError(f"{path} is there already; choose another --output, or move it away")
 
 
 def remember(path: Path, count: int, size: int) -> Seen:
@@ -226,10 +236,17 @@ def remember(path: Path, count: int, size: int) -> Seen:
 
 def sentences(options) -> None:
     """The `sentences` command; one at a time for each output."""
-    output = Path(options.output).resolve()
+    output = Path(options.output)
+    check_apart("--output", [output / name for name in (*PARTS, *SUMMARIES)], options.input)
     busy = f"another run is writing to {options.output}; let it end, or choose another --output"
-    with lock_file(output.with_name(output.name + ".lock"), busy):
-        make_sentences(options)
+    made = not output.exists()
+    with lock_folder(output, busy):
+        try:
+            make_sentences(options)
+        finally:
+            with contextlib.suppress(OSError):  # something is in it
+                if made:
+                    output.rmdir()
 
 
 def make_sentences(options) -> None:
@@ -244,7 +261,10 @@ def make_sentences(options) -> None:
     seen = None
     if options.duplicates == "drop":
         seen = remember(work / "fingerprints.u8", state["remembered"], options.duplicates_memory)
-    writers = [ShardWriter(output / p, options.shard_size, state[p]["shards"], state[p]["written"]) for p in PARTS]
+    writers = [
+        ShardWriter(output / part, options.shard_size, state["run"], state[part]["shards"], state[part]["written"])
+        for part in PARTS
+    ]
     before = sum(state[part]["documents"] for part in PARTS)
     total = sum(file["documents"] for file in files)
     if before:
@@ -260,7 +280,9 @@ def make_sentences(options) -> None:
         state["position"] = position
         for part, writer in zip(PARTS, writers):
             state[part].update(shards=writer.count, written=writer.written)
-        write_text(work / "state.json", json.dumps(state))
+        write_json(work / "state.json", state)
+        for writer in writers:
+            writer.publish()
 
     tasks = chunks(files, options.text_field, options.dev_fraction, state["position"])
     how = dict(width=options.normalise, cutter=options.cutter, user_dict=options.user_dict)
@@ -300,12 +322,15 @@ def finish(output: Path, files: List[dict], state: Dict[str, Any], writers: List
     """Give the last shards their names, write the summary, and put away what only an unfinished run needs."""
     for part, writer in zip(PARTS, writers):
         writer.close()
-        state[part]["shards"] = writer.count
+        state[part].update(shards=writer.count, written=0)
+    state["finished"] = True
+    write_json(output / ".unfinished" / "state.json", state)
+    for writer in writers:
+        writer.publish()
     summary = summarise(files, state)
-    write_text(output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_json(output / "summary.json", summary, indent=1)
     plot(summary, output / "summary.png")
-    move(output / ".unfinished", output / ".finished")  # from here on it is whole, also if we are killed
-    shutil.rmtree(output / ".finished")
+    discard(output / ".unfinished")  # from here on it is whole, also if we are killed
 
 
 def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, seconds: float, options) -> None:
@@ -334,12 +359,14 @@ def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, se
 
 def vocabulary(options) -> None:
     """The `vocabulary` command."""
-    words, covered = Vocabulary.build(options.input, options.min_count, options.max_size)
-    if len(words) == 3:
-        raise InputError(f"no word stands --min_count {options.min_count} times or more in --input; lower it")
     path = Path(options.output)
+    check_apart("--output", [path], options.input)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(word + "\n" for word in words))
+    with writing(path) as beside, open(beside, "w", encoding="utf-8", newline="\n") as file:  # tried at once
+        words, covered = Vocabulary.build(options.input, options.min_count, options.max_size)
+        if len(words) == 3:
+            raise InputError(f"no word stands --min_count {options.min_count} times or more in --input; lower it")
+        file.writelines(word + "\n" for word in words)
     say(f"{path}: {len(words)} words, {100 * covered:.2f} % of the text covered")
 
 

@@ -12,7 +12,9 @@ which is slow to import.
 """
 
 import errno
+import glob
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -23,9 +25,9 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable, Iterator, Optional
+from typing import Iterable, Iterator, Optional, Union
 
-from elmo_chinese.command import UserError
+from elmo_chinese.command import OptionError, UserError
 
 try:
     import fcntl
@@ -36,6 +38,8 @@ SUMS_FILE = "SHA256SUMS"
 # What a killed process left half-written is deleted when it was not touched for so long, in seconds.
 ABANDONED = 86400.0
 LOCK_TRIES = 10  # half a second apart
+
+PathLike = Union[str, Path]
 
 
 class CheckpointError(UserError, ValueError):
@@ -133,6 +137,13 @@ def write_text(path: Path, text: str) -> None:
         beside.write_bytes(text.encode("utf-8"))
 
 
+def write_json(path: Path, value: object, indent: Optional[int] = None) -> None:
+    """Write a value as JSON in UTF-8, see `writing`; what of a file's name is not UTF-8 becomes an escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent) + "\n"
+    with writing(path) as beside:
+        beside.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder with all in it, if it is there and can be deleted."""
     if path.is_dir() and not path.is_symlink():
@@ -166,6 +177,30 @@ def remove_unfinished(folder: Path, names: str, age: float = ABANDONED) -> None:
                     remove(left)
             except OSError:  # another process is deleting it
                 pass
+
+
+def check_apart(flag: str, outputs: Iterable[PathLike], inputs: Iterable[PathLike]) -> None:
+    """Raise `OptionError` if something that is to be written is an input, or would be read as one the next time.
+
+    Links, relative names and hard links are looked through.
+
+    Args:
+        flag: that which names the outputs, for the message. outputs: files, or folders that are filled.
+        inputs: files, folders with all in them, or glob patterns; what is empty or not there is passed over.
+    """
+    for pattern in filter(None, map(str, inputs)):
+        names = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+        for output in outputs:
+            target = Path(os.path.realpath(output))
+            for source in map(Path, names):
+                place = Path(os.path.realpath(source))
+                inside = source.is_dir() and place in target.parents
+                if inside or place == target or (os.path.exists(output) and os.path.samefile(output, source)):
+                    where = f"{output} is in {source}, which" if inside else f"{output}"
+                    raise OptionError(f"{flag}: {where} is an input; choose another name, not among the inputs")
+            matching = [name for name in (target, *target.parents) if name.match(os.path.abspath(pattern))]
+            if glob.has_magic(pattern) and matching:
+                raise OptionError(f"{flag}: {output} would be an input, too, by {pattern}; choose another name")
 
 
 # --- one process at a time ---

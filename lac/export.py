@@ -26,7 +26,7 @@ from pathlib import Path
 
 from elmo_chinese.command import command
 from elmo_chinese.console import say
-from elmo_chinese.files import lock_file, write_sums, writing
+from elmo_chinese.files import check_apart, write_sums, writing
 from elmo_chinese.text.reading import InputError
 from elmo_chinese.training.flags import Parser
 
@@ -167,16 +167,14 @@ def save(model: Model, folder: Path) -> None:
 
     Raises:
         InputError: it is there already, or the model is an exported one.
-        CheckpointError: another process is writing it.
+        OSError: it cannot be written, or another process was quicker.
     """
     if model.tagger is None:
         raise InputError("this model was exported already; --model takes one of lac.train")
-    busy = f"another process is writing {folder}; let it end, or choose another --output"
-    with lock_file(folder.with_name(folder.name + ".lock"), busy):
-        if folder.exists():
-            raise InputError(f"{folder} is there already; choose another --output, or delete it first")
-        with writing(folder) as beside:
-            _write(model, beside)
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} is there already; choose another --output, or delete it first")
+    with writing(folder) as beside:
+        _write(model, beside)
 
 
 def _write(model: Model, beside: Path) -> None:
@@ -216,6 +214,7 @@ def main(arguments=None):
     parser.add_argument("--output", required=True, help="folder to make")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with command(options.output):
+        check_apart("--output", [options.output], [options.model])
         save(load_any(options.model), Path(options.output))
         say(f"exported to {options.output}")
 

@@ -151,6 +151,40 @@ def test_a_lock_does_not_delete_what_has_its_name(tmp_path, kind):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "output, given, refused",
+    [
+        ("in.txt", "in.txt", True),
+        ("./sub/../in.txt", "in.txt", True),
+        ("link.txt", "in.txt", True),
+        ("hard.txt", "in.txt", True),
+        ("folder", "folder", True),
+        ("folder/deep/new.txt", "folder", True),
+        ("to_folder/new.txt", "folder", True),
+        ("folder/new.txt", "to_folder", True),
+        ("new.txt", "*.txt", True),
+        ("folder/new.txt", "fold*", True),
+        ("folder/new.txt", "*.txt", False),
+        ("folder2/new.txt", "folder", False),
+        ("new", "in.txt", False),
+        ("folder/new.txt", "folder/a.txt", False),
+        ("in.txt", "none.txt", False),
+        ("in.txt", "", False),
+    ],
+)
+def test_an_output_is_no_input(tmp_path, monkeypatch, output, given, refused):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder", "folder2", "sub"):
+        (tmp_path / folder).mkdir()
+    for name in ("in.txt", "folder/a.txt"):
+        (tmp_path / name).write_bytes(b"text")
+    os.symlink("in.txt", "link.txt")
+    os.link("in.txt", "hard.txt")
+    os.symlink("folder", "to_folder")
+    with pytest.raises(files.OptionError, match="--output: .*an input") if refused else nullcontext():
+        files.check_apart("--output", [output], [given])
+
+
 # --- one process at a time ---
 
 

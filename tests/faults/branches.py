@@ -232,7 +232,7 @@ def test_two_preprocess_into_one_output(tmp_path, record_property):
             ["sentences", "--input", str(tmp_path / f"{name}.txt"), "--output", str(tmp_path / name), *flags]
         )
         wholes.append(tree(tmp_path / name))
-    tries, said = 6, {"another run is writing to": 0, "is not empty; choose another --output": 0}
+    tries, said = 6, {"another run is writing to": 0, "is there already; choose another --output": 0}
     for number in range(tries):
         output = tmp_path / f"out{number}"
         command = [sys.executable, "preprocess.py", "sentences", "--output", str(output), *flags, "--input"]

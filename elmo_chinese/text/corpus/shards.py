@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Iterable
+from typing import BinaryIO, Iterable
 
 from elmo_chinese.files import move
 from elmo_chinese.text.reading import InputError
@@ -17,31 +17,37 @@ class ShardWriter:
     """Writes lines to numbered files of about `size` bytes; a file gets its name when it is complete.
 
     Args:
-        folder: gets `part_00000.txt`, …; the one being written is `.writing`.
+        folder: gets `part_00000.txt`, …; until `publish` they are `part_00000.txt.RUN.tmp`.
         size: a shard is closed after the line with which it reaches so many bytes.
-        count, written: where an interrupted run had got to: complete shards, and bytes of the next. What was written
-            after that is taken back, also if the shard has got its name meanwhile.
+        run: id of the run, 8 hex digits. count, written: where an interrupted run had got to: complete shards, and
+            bytes of the next. What was written after that is taken back.
 
     Raises:
-        InputError: the last shard of the interrupted run is gone, or has become shorter.
+        InputError: the last shard of the interrupted run is gone, or has become shorter; or a shard is there that the
+            run has not made.
     """
 
-    def __init__(self, folder: Path, size: int, count: int = 0, written: int = 0):
-        self.folder, self.size, self.count, self.written = folder, size, count, written
+    def __init__(self, folder: Path, size: int, run: str, count: int = 0, written: int = 0):
+        self.folder, self.size, self.run, self.count, self.written = folder, size, run, count, written
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = [re.fullmatch(r"part_(\d{5,})\.txt", path.name) for path in folder.iterdir()]
-        later = sorted(int(found[1]) for found in numbers if found and int(found[1]) >= count)
-        if later:
-            move(folder / self._name(later[0]), folder / ".writing")
-        for number in later[1:]:
-            (folder / self._name(number)).unlink()
-        self._file = open(folder / ".writing", "ab")
-        gone = count > 0 and not (folder / self._name(count - 1)).exists()
+        self._hidden = []  # numbers of the complete ones that have not got their names yet
+        for path in folder.iterdir():
+            found = re.fullmatch(rf"part_(\d{{5,}})\.txt(\.{run}\.tmp)?", path.name)
+            number = int(found[1]) if found else 0
+            if found and found[2] and number < count:
+                self._hidden.append(number)
+            elif found and found[2] and number > count:
+                path.unlink()
+            elif found and not found[2] and number >= count:
+                raise InputError(f"{path} is none of the unfinished run; move it away")
+        self.publish()
+        last = folder / self._name(max(0, count - 1))
+        self._file = self._open()
+        gone = count > 0 and not last.exists()
         if gone or self._file.tell() < written:  # to be made longer would fill it with zeros
-            name = self._name(count - 1) if gone else ".writing"
             raise InputError(
-                f"{folder / name} of the unfinished run is gone, or was changed; delete {folder.parent} with its "
-                "hidden folder .unfinished, and start afresh"
+                f"{last if gone else self._file.name} of the unfinished run is gone, or was changed; delete "
+                f"{folder.parent} with its hidden folder .unfinished, and start afresh"
             )
         self._file.truncate(written)
 
@@ -49,13 +55,16 @@ class ShardWriter:
     def _name(number: int) -> str:
         return f"part_{number:05d}.txt"
 
+    def _open(self) -> BinaryIO:
+        return open(self.folder / f"{self._name(self.count)}.{self.run}.tmp", "ab")
+
     def add(self, lines: Iterable[str]) -> None:
         """Write lines."""
         for line in lines:
             self.written += self._file.write((line + "\n").encode("utf-8"))
             if self.written >= self.size:
                 self.close()
-                self._file, self.written = open(self.folder / ".writing", "ab"), 0
+                self._file, self.written = self._open(), 0
 
     def sync(self) -> None:
         """Have what was written on the disk."""
@@ -63,14 +72,27 @@ class ShardWriter:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Give the shard its name; an empty one vanishes."""
+        """End the shard; an empty one vanishes."""
         self.sync()
         self._file.close()
         if self.written:
-            move(self.folder / ".writing", self.folder / self._name(self.count))
+            self._hidden.append(self.count)
             self.count += 1
         else:
-            (self.folder / ".writing").unlink()
+            os.unlink(self._file.name)
+
+    def publish(self) -> None:
+        """Give the complete shards their names, once the state that counts them is on the disk.
+
+        Raises:
+            InputError: somebody else has put something there.
+        """
+        for number in self._hidden:
+            path = self.folder / self._name(number)
+            if os.path.lexists(path):
+                raise InputError(f"{path} is none of this run; move it away, and start the same command again")
+            move(self.folder / f"{path.name}.{self.run}.tmp", path)
+        self._hidden = []
 
 
 class Seen:
