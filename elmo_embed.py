@@ -39,9 +39,10 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 from elmo_chinese import runtime
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import Progress, duration, say
+from elmo_chinese.files import check_apart
 from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.pretrained import pretrained_sizes
-from elmo_chinese.storage.vectors import FILES, Counts, writing
+from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
 from elmo_chinese.text.corpus.sentences import segment
 from elmo_chinese.text.reading import InputError, read_stdin, read_text, words_of
 from elmo_chinese.text.vocabulary import Vocabulary
@@ -353,7 +354,7 @@ def report_start(options, encoder, text, device) -> None:
 def run(options) -> None:
     """The command: output, model, text, vectors."""
     output, split = Path(options.output), splitter(options.segment)
-    check_apart("--output", targets(output), [options.input, options.checkpoint])
+    check_apart("--output", targets_of(output), [options.input, options.checkpoint])
     with writing(output) as write:
         device = choose_device(options.use_gpu)
         encoder, vocabulary = load(options)

@@ -45,9 +45,6 @@ def command(output: str = "", stopped: str = "interrupted", prints_result: bool 
     if prints_result and sys.stdout is None:
         fail("standard output is closed, and the result would go there")
     _fill_closed_streams()
-    for stream in (sys.stdout, sys.stderr):  # a name that is not UTF-8 is shown as it is, whatever the locale
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     before = os.fstat(1)
     try:
         yield

@@ -20,6 +20,7 @@ cannot hold. Here they are loops in the program, from the same weights.
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from pathlib import Path

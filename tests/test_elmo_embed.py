@@ -422,7 +422,7 @@ def bad_input(tmp_path, name):
     if name == "missing input":
         return {**flags, "input": tmp_path / "none"}, "cannot read .*none: No such file"
     if name == "a folder as input":
-        return {**flags, "input": tmp_path}, "cannot read .*Is a directory"
+        return {**flags, "input": tmp_path}, "out.npz is in .*, which is an input"
     if name == "not UTF-8":
         text.write_bytes("词3\n".encode("utf-8") + "词".encode("gb18030"))
         return flags, "in.txt: not UTF-8: line 2, byte 5"

@@ -632,6 +632,15 @@ def test_what_no_run_has_made_is_in_the_way_and_stays(small, tmp_path, capsys, n
     assert path.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("flag", ["--train_path", "--test_path"])
+def test_a_runs_folder_is_not_its_text(small, tmp_path, capsys, flag):
+    shutil.copy(LM / "train.txt", tmp_path)
+    with pytest.raises(SystemExit):
+        train.main([*small, "--batch_size", "8", flag, str(tmp_path), "--para_save_dir", str(tmp_path / "run" / "..")])
+    assert re.search("--para_save_dir: .* is an input; choose another name", capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "train.txt"] or not (tmp_path / "run").exists()
+
+
 def test_checkpoints_of_other_runs_stay(finished, small, tmp_path):
     """They lie in the folder of a run with a name that it would use, and with names that it would delete."""
     folder, other = finished[1], tmp_path / "other"

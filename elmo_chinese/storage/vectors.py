@@ -9,6 +9,7 @@ An `.npz` is a ZIP file with a directory: some 0.4 KB for each line in the memor
 whoever reads it. An `.npy` takes 8 bytes and can be memory-mapped, which is for texts of millions of lines.
 """
 
+import os
 import zipfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -109,6 +110,32 @@ def _write_errors(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output")
 
 
+def targets_of(path: Path) -> List[Path]:
+    """Return the files that are written for an output of this name.
+
+    Raises:
+        OptionError: another ending of the name; or what stands beside it under the other name is not of this output.
+    """
+    if path.suffix not in FILES:
+        raise OptionError(f"--output {path}: the name must end in {', '.join(FILES)}")
+    targets = [path.with_suffix(suffix) for suffix in FILES[path.suffix].suffixes]
+    for target in targets:
+        if target.is_dir():
+            raise OptionError(f"--output {target}: is a folder; give the name of a file")
+    if len(targets) > 1 and os.path.lexists(targets[0]) and not _belong_together(*targets):
+        raise OptionError(f"--output {path}: {targets[0]} is there and not of {path}; move it away, or choose another")
+    return targets
+
+
+def _belong_together(offsets: Path, vectors: Path) -> bool:
+    """Say whether one file holds where the lines of the other start."""
+    try:
+        starts, rows = (np.load(name, mmap_mode="r", allow_pickle=False) for name in (offsets, vectors))
+        return starts.dtype == np.int64 and starts.ndim == 1 and starts[0] == 0 and starts[-1] == len(rows)
+    except (OSError, ValueError, IndexError, TypeError):
+        return False
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[Callable[[Iterable[np.ndarray], Counts], None]]:
     """Give a function that writes the vectors of all lines; they appear under their name when all went well.
@@ -118,13 +145,8 @@ def writing(path: Path) -> Iterator[Callable[[Iterable[np.ndarray], Counts], Non
     Raises:
         OptionError: another ending of the name, or no h5py. InputError: it cannot be written.
     """
-    if path.suffix not in FILES:
-        raise OptionError(f"--output {path}: the name must end in {', '.join(FILES)}")
+    targets = targets_of(path)
     kind = FILES[path.suffix]
-    targets = [path.with_suffix(suffix) for suffix in kind.suffixes]
-    for target in targets:
-        if target.is_dir():
-            raise OptionError(f"--output {target}: is a folder; give the name of a file")
     with ExitStack() as stack:
         with _write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,5 +170,5 @@ def writing(path: Path) -> Iterator[Callable[[Iterable[np.ndarray], Counts], Non
         yield write
         with _write_errors(path):
             for target in targets[:-1]:  # never with the vectors of another text
-                files.remove(target)
+                files.remove(Path(os.path.realpath(target)))
             stack.close()

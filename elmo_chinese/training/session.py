@@ -14,6 +14,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from elmo_chinese.command import UNEXPECTED, OptionError
 from elmo_chinese.console import say
+from elmo_chinese.files import check_apart
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.training.flags import TrainingParser
@@ -253,8 +254,11 @@ def checkpoint_to_resume(
     """
     root = Path(getattr(options, folder))
     found = find_checkpoint(options.load_dir, root, f"--{folder}")
-    checkpoint.claim(root, found)
     if found:
         check(found)
         options, _ = parser.parse(arguments, found.info["flags"], found.path)
+    for text in ("train_path", "test_path", "train_data", "dev_data", "test_data"):
+        given = getattr(options, text, None) or ()
+        check_apart(f"--{folder}", [root], [given] if isinstance(given, str) else given)
+    checkpoint.claim(root, found)
     return found, options

@@ -5,6 +5,7 @@ import tracemalloc
 import zipfile
 
 from elmo_chinese import files
+from elmo_chinese.command import OptionError
 from elmo_chinese.storage import vectors
 from elmo_chinese.storage.vectors import Counts, NpzFile, writing
 from elmo_chinese.text.reading import InputError
@@ -83,6 +84,17 @@ def test_vectors_never_stand_beside_the_offsets_of_another_text(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "a.npy", LINES[:2])
     assert moved == ["a.npy"] and [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("there", [None, LINES[:2]])
+def test_offsets_that_are_of_no_such_output_stay(tmp_path, there):
+    if there:
+        write(tmp_path / "a.npy", there)
+    np.save(tmp_path / "a.offsets.npy", np.arange(9))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OptionError, match="a.offsets.npy is there and not of .*a.npy"):
+        write(tmp_path / "a.npy", LINES)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
