@@ -129,16 +129,18 @@ def predict_ids(
     network = model.tagger or model.exported
     in_cpp = network is not None and kernels.library() is not None
     if in_cpp and encoded.elmo is None:  # which makes its own batches
-        batches = list(filter(len, (np.arange(first, len(found), world_size) for first in range(world_size))))
+        batches = [np.arange(rank, len(found), world_size)] if rank < len(found) else []
     else:
-        batches = list(batches_by_length(encoded.lengths, MAX_TOKENS, MAX_SENTENCES))
-    for batch in batches[rank::world_size]:
+        batches = list(batches_by_length(encoded.lengths, MAX_TOKENS, MAX_SENTENCES))[rank::world_size]
+    for batch in batches:
         words, lengths, elmo = [encoded.words[number] for number in batch], encoded.lengths[batch], None
         if encoded.elmo is not None:
             ids = [encoded.elmo[number] for number in batch]
             elmo = layers(batch) if layers else paddle.to_tensor(pad(ids))
         if in_cpp:
-            paths = _paths_in_cpp(network, words, lengths, elmo)
+            vectors = None if elmo is None else _vectors(network.encoder, elmo, lengths)
+            flat, ends = network.best_tags(np.concatenate(words), lengths, vectors), np.cumsum(lengths).tolist()
+            paths = [flat[start:end] for start, end in zip([0, *ends], ends)]
         else:
             paths = model.decode(paddle.to_tensor(pad(words)), paddle.to_tensor(lengths), elmo)
         for number, path, length in zip(batch, paths, lengths):
@@ -147,14 +149,11 @@ def predict_ids(
 
 
 @paddle.no_grad()
-def _paths_in_cpp(tagger: Tagger, words: List[np.ndarray], lengths: np.ndarray, elmo) -> List[np.ndarray]:
-    vectors = None
-    if elmo is not None:
-        encoder = tagger.encoder
-        layers = encoder.layers(elmo, paddle.to_tensor(lengths)) if len(elmo.shape) == 2 else elmo
-        vectors = encoder.mix(layers).numpy()
-        vectors = vectors[np.arange(vectors.shape[1]) < lengths[:, None]]
-    return np.split(tagger.best_tags(np.concatenate(words), lengths, vectors), np.cumsum(lengths)[:-1])
+def _vectors(encoder: ElmoEncoder, elmo: paddle.Tensor, lengths: np.ndarray) -> np.ndarray:
+    """Return the ELMo vectors of the words of sentences, one sentence after the other, `[words, 2·embed]`."""
+    layers = encoder.layers(elmo, paddle.to_tensor(lengths)) if len(elmo.shape) == 2 else elmo
+    vectors = encoder.mix(layers).numpy()
+    return vectors[np.arange(vectors.shape[1]) < lengths[:, None]]
 
 
 def split_long(model: Model, tokens: List[str]) -> List[List[str]]:

@@ -4,7 +4,8 @@ Inside, tensors are time-major, `[words, batch, size]`, as in `bilm.py`. Sizes, 
 rate and decay are those of Baidu's LAC on Paddle Fluid; its GRU is in `elmo_chinese/network/gru.py`.
 """
 
-from typing import Optional
+import functools
+from typing import List, Optional
 
 from elmo_chinese.network import kernels
 from elmo_chinese.network.gru import BiGRU, decayed_weight, reverse_places, swapped
@@ -111,15 +112,19 @@ class Tagger(nn.Layer):
         Returns:
             int64 `[words]`.
         """
-        grus = [gru for block in self.blocks for gru in (block.forward_gru, block.backward_gru)]
-        weights = [[getattr(gru, name) for gru in grus] for name in ("input_w", "input_b", "gate_w", "candidate_w")]
         config, tags = self.config, np.empty_like(word_ids)
-        sizes = [len(lengths), len(self.blocks), config["word_emb_dim"], 0 if vectors is None else vectors.shape[1]]
+        sizes = [len(lengths), config["bigru_num"], config["word_emb_dim"], 0 if vectors is None else vectors.shape[1]]
         sizes += [config["grnn_hidden_dim"], config["num_tags"]]
-        output = [self.output_w, self.output_b, self.crfw]
-        inputs = [lengths], [word_ids], [vectors], [self.word_embedding]
-        kernels.call("tag_sentences", sizes, [], *inputs, *weights, output, [tags])
+        kernels.call("tag_sentences", sizes, [], [lengths], [word_ids], [vectors], *self._weights, [tags])
         return tags
+
+    @functools.cached_property
+    def _weights(self) -> List[kernels.Fixed]:
+        """The parameters in the order in which `tag_sentences` of `cpp/tagging.cc` takes them."""
+        grus = [gru for block in self.blocks for gru in (block.forward_gru, block.backward_gru)]
+        of_grus = [[getattr(gru, name) for gru in grus] for name in ("input_w", "input_b", "gate_w", "candidate_w")]
+        groups = [[self.word_embedding], *of_grus, [self.output_w, self.output_b, self.crfw]]
+        return [kernels.Fixed(group) for group in groups]
 
     def costs(
         self,

@@ -32,7 +32,7 @@ import numpy as np
 Counts = Dict[str, int]
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 UNICODE = 0x110000
-FEW = 64  # characters; fewer are cut here in the time that it takes to call C++
+FEW = 24  # characters; fewer are cut here in the time that it takes to call C++
 # Full-width characters of ASCII are looked up as those, and all digits as one: 1998年 and １９９７年 are the same word.
 HALF_WIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
 DIGITS = {code: "0" for code in (*range(ord("0"), ord("9") + 1), *range(ord("０"), ord("９") + 1))}
@@ -145,14 +145,14 @@ class PathCutter:
     # --- in C++ ---
 
     @functools.cached_property
-    def _tree(self) -> Tuple[np.ndarray, np.ndarray]:
-        """The words as `cut_texts` of `cpp/cutting.cc` takes them."""
+    def _tree(self) -> Tuple[kernels.Fixed, kernels.Fixed, kernels.Fixed]:
+        """The words and their scores as `cut_texts` of `cpp/cutting.cc` takes them."""
         lengths = np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
         size = 1 << (2 * int(lengths.sum()) + 2).bit_length()
         keys, numbers = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int32)
         characters = _characters("".join(self.words))
         kernels.call("plant_tree", [len(self.words), size], [], [lengths], [characters], [keys], [numbers])
-        return keys, numbers
+        return kernels.Fixed([keys]), kernels.Fixed([numbers]), kernels.Fixed([self.scores])
 
     @functools.cached_property
     def _replaced(self) -> np.ndarray:
@@ -165,14 +165,13 @@ class PathCutter:
         text, lengths = "".join(texts), np.array([len(text) for text in texts], dtype=np.int64)
         characters = _characters(text)
         characters = self._replaced[characters] if self.table else characters
-        last, (keys, numbers), changes, others = np.zeros(len(characters), np.int32), self._tree, [None, None], None
+        last, tree, changes, others = np.zeros(len(characters), np.int32), self._tree, [None, None], None
         if changed is not None:
             flat = list(itertools.chain.from_iterable(changed))
             changes = [np.array(part, dtype=np.int64) for part in (list(map(len, changed)), flat)]
             others = np.array([score for scores in changed for score in scores.values()], dtype=np.float64)
-        sizes = [len(texts), len(self.words), len(keys)]
-        arrays = [lengths], [characters], [keys], [numbers], [self.scores], changes, [others], [last]
-        kernels.call("cut_texts", sizes, [], *arrays)
+        sizes = [len(texts), len(self.words), len(tree[0][0])]
+        kernels.call("cut_texts", sizes, [], [lengths], [characters], *tree, changes, [others], [last])
         ends = np.flatnonzero(last) + 1
         places = [0, *ends.tolist()]
         pieces = [text[start:end] for start, end in zip(places, places[1:])]

@@ -9,8 +9,9 @@ layers → the weight. The LSTMs have peepholes, that is, the gates see the cell
 with g = x W_x + h_before W, columns in the order candidate, input, forget, output.
 """
 
+import functools
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 from elmo_chinese.network import kernels
 from elmo_chinese.network.gru import reorder, reverse_places
@@ -35,11 +36,7 @@ class Ranker:
 
     def __init__(self, variables: Dict[str, np.ndarray]):
         self.variables = {name: paddle.to_tensor(array.astype(np.float32)) for name, array in variables.items()}
-        self.size = size = variables["lstm_0.w_0"].shape[0]
-        # For C++: the LSTMs' own bias goes with that of their input; behind it stand the peepholes.
-        biases = [variables[f"lstm_{n}.b_0"].astype(np.float32).ravel() for n in (0, 1)]
-        self.biases = [b[: 4 * size] + variables[f"fc_{n}.b_0"].ravel() for n, b in enumerate(biases)]
-        self.peepholes = [np.ascontiguousarray(bias[4 * size :]) for bias in biases]
+        self.size = variables["lstm_0.w_0"].shape[0]
 
     @classmethod
     def from_fluid(cls, folder: Path) -> "Ranker":
@@ -67,13 +64,22 @@ class Ranker:
         return found
 
     def _in_cpp(self, words, tags, lengths):
-        v, found = self.variables, np.empty_like(words)
+        found, sizes, weights = np.empty_like(words), *self._for_cpp
+        kernels.call("rank_sentences", [len(lengths), *sizes], [], [lengths], [words, tags], *weights, [found])
+        return found
+
+    @functools.cached_property
+    def _for_cpp(self) -> Tuple[List[int], List[kernels.Fixed]]:
+        """The sizes and the weights as `rank_sentences` of `cpp/tagging.cc` takes them."""
+        v, size = self.variables, self.size
         tables, dense = [v["word_emb"], v["embedding_1.w_0"]], [v[name] for name in DENSE]
         input_w, recurrent_w = ([v[f"{name}_{n}.w_0"] for n in (0, 1)] for name in ("fc", "lstm"))
-        sizes = [len(lengths), tables[0].shape[1], tables[1].shape[1], self.size, dense[0].shape[1], dense[2].shape[1]]
-        arrays = [lengths], [words, tags], tables, input_w, self.biases, recurrent_w, self.peepholes, dense, [found]
-        kernels.call("rank_sentences", sizes, [], *arrays)
-        return found
+        # The LSTMs' own bias goes with that of their input; behind it stand the peepholes.
+        biases = [v[f"lstm_{n}.b_0"].numpy().ravel() for n in (0, 1)]
+        inputs = [bias[: 4 * size] + v[f"fc_{n}.b_0"].numpy().ravel() for n, bias in enumerate(biases)]
+        peepholes = [np.ascontiguousarray(bias[4 * size :]) for bias in biases]
+        sizes = [tables[0].shape[1], tables[1].shape[1], size, dense[0].shape[1], dense[2].shape[1]]
+        return sizes, [kernels.Fixed(group) for group in (tables, input_w, inputs, recurrent_w, peepholes, dense)]
 
     @paddle.no_grad()
     def _batch(self, words, tags, lengths):

@@ -41,6 +41,12 @@ void in_parallel(int64_t count, const std::function<void(int64_t)>& task) {
     const std::function<void(int64_t)>& task;
   } work{count, task};
   const int64_t threads = std::min<int64_t>(count, mkl_max_threads());
+  if (threads == 1) {  // also within a task, which has one MKL thread: a group of OpenMP's would only cost time
+    const int before = mkl_set_threads(1);
+    for (int64_t k = 0; k < count; ++k) task(k);
+    mkl_set_threads(before);
+    return;
+  }
   const auto run = [](void* argument) {
     const auto& work = *static_cast<Work*>(argument);
     const int before = mkl_set_threads(1);

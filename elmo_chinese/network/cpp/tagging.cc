@@ -51,6 +51,7 @@ void in_groups(int64_t sentences, const int64_t* lengths, const std::function<vo
     const int64_t longest = lengths[order[ends.back()]];
     ends.push_back(std::min(sentences, ends.back() + std::max<int64_t>(1, std::min(most, words / longest))));
   }
+  if (ends.size() == 2) return work(Packed(lengths, starts.data(), order.data(), sentences));  // which may use threads
   std::atomic<int64_t> next{0};
   in_parallel(std::min<int64_t>(threads, ends.size() - 1), [&](int64_t) {
     for (size_t k = next++; k + 1 < ends.size(); k = next++)
@@ -166,16 +167,18 @@ void tag_sentences(int64_t sentences, int64_t blocks, int64_t embed, int64_t ext
                    int64_t* const* path) {
   in_groups(sentences, lengths[0], [&](const Packed& packed) {
     const int64_t words = packed.words(), width = extra + embed;
-    std::vector<float> input(words * width), states(words * 2 * size), gates(words * 3 * size), scores(words * tags);
+    std::vector<float> input(words * width), states(words * 2 * size), gates(words * 6 * size), scores(words * tags);
     packed.each([&](int64_t place, int64_t word) {
       if (extra) std::memcpy(&input[place * width], vectors[0] + word * extra, extra * sizeof(float));
       std::memcpy(&input[place * width + extra], embedding[0] + ids[0][word] * embed, embed * sizeof(float));
     });
     for (int64_t block = 0; block < blocks; ++block) {
-      for (int64_t k = 2 * block; k < 2 * block + 2; ++k) {
-        linear(input.data(), words, block ? 2 * size : width, input_w[k], input_b[k], 3 * size, gates.data());
-        gru_direction(packed, k % 2, size, gates.data(), gate_w[k], candidate_w[k], &states[k % 2 * size]);
-      }
+      in_parallel(2, [&](int64_t direction) {  // of one sentence; otherwise a group has one thread
+        const int64_t k = 2 * block + direction;
+        float* gate = &gates[direction * words * 3 * size];
+        linear(input.data(), words, block ? 2 * size : width, input_w[k], input_b[k], 3 * size, gate);
+        gru_direction(packed, direction, size, gate, gate_w[k], candidate_w[k], &states[direction * size]);
+      });
       input = states;
     }
     linear(states.data(), words, 2 * size, output[0], output[1], tags, scores.data());
@@ -195,17 +198,18 @@ void rank_sentences(int64_t sentences, int64_t word_size, int64_t tag_size, int6
                     const float* const* peephole, const float* const* dense, int64_t* const* found) {
   in_groups(sentences, lengths[0], [&](const Packed& packed) {
     const int64_t words = packed.words(), width = word_size + tag_size;
-    std::vector<float> input(words * width), states(words * 2 * size), gates(words * 4 * size);
+    std::vector<float> input(words * width), states(words * 2 * size), gates(words * 8 * size);
     std::vector<float> hidden(words * inner), scores(words * ranks);
     packed.each([&](int64_t place, int64_t word) {
       float* to = &input[place * width];
       std::memcpy(to, tables[0] + ids[0][word] * word_size, word_size * sizeof(float));
       std::memcpy(to + word_size, tables[1] + ids[1][word] * tag_size, tag_size * sizeof(float));
     });
-    for (int64_t k = 0; k < 2; ++k) {
-      linear(input.data(), words, width, input_w[k], input_b[k], 4 * size, gates.data());
-      lstm_direction(packed, k, size, gates.data(), recurrent_w[k], peephole[k], &states[k * size]);
-    }
+    in_parallel(2, [&](int64_t k) {
+      float* gate = &gates[k * words * 4 * size];
+      linear(input.data(), words, width, input_w[k], input_b[k], 4 * size, gate);
+      lstm_direction(packed, k, size, gate, recurrent_w[k], peephole[k], &states[k * size]);
+    });
     linear(states.data(), words, 2 * size, dense[0], dense[1], inner, hidden.data());
     for (float& value : hidden) value = std::max(value, 0.0f);
     linear(hidden.data(), words, inner, dense[2], dense[3], ranks, scores.data());

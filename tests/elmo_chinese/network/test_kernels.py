@@ -323,6 +323,21 @@ def test_one_size_fits_any_shape_of_as_many_numbers(recorder):
     assert len(recorder.called) == 1
 
 
+def test_fixed_arrays_are_checked_again_when_one_has_moved_or_the_sizes_are_others(recorder):
+    fixed = kernels.Fixed([paddle.ones([6])])
+    rest = [[np.ones([6], np.float32)], [paddle.ones([6])]]
+    call("adagrad", [fixed, *rest])
+    pointers = fixed.pointers
+    call("adagrad", [fixed, *rest])
+    assert fixed.pointers is pointers and [*pointers] == fixed.addresses()
+    fixed[0] = paddle.ones([6])
+    call("adagrad", [fixed, *rest])
+    assert fixed.pointers is not pointers and [*fixed.pointers] == fixed.addresses()
+    fixed[0] = paddle.ones([7])
+    with pytest.raises(TypeError, match="adagrad: parameter: expected"):
+        call("adagrad", [fixed, *rest])
+
+
 def test_arguments_that_may_be_none(recorder):
     arrays = right_arrays("softmax_losses")
     arrays[3] = arrays[4] = [None]
