@@ -5,8 +5,9 @@
 
 `sentences` reads text in UTF-8, GB18030, Big5 or UTF-16, packed (.gz, .bz2, .xz) or not, and tells its form by the
 content: plain text with blank lines between documents, JSON with one document a line or in an array, CSV, numbered
-lines, WikiExtractor's <doc …>. It cuts sentences after 。！？ and their like, words with jieba or, for a biLM that a
-tagger is to use, by the dictionary that the tagger cuts by (--cutter lac_model), and writes one sentence a line to
+lines, WikiExtractor's <doc …>, Wikipedia's dumps as they are published. It cuts sentences after 。！？ and their like,
+words with jieba or, for a biLM that a tagger is to use, by the dictionary that the tagger cuts by (--cutter
+lac_model), and writes one sentence a line to
 OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document goes to dev (of
 few documents: which blocks of lines) depends on a hash of its text, so it is the same every time. A run that was
 stopped or killed resumes when it is started again.
@@ -29,17 +30,18 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import check_apart, discard, lock_folder, remove_unfinished, write_json, writing
 from elmo_chinese.runtime import available_cores
-from elmo_chinese.text.corpus.documents import check_file, documents, draw_dev, longest_whole, same_file
-from elmo_chinese.text.corpus.forms import NAMES, Source
+from elmo_chinese.text.corpus.documents import Document, check_file, chunks
+from elmo_chinese.text.corpus.forms import NAMES
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences, tokenizer
 from elmo_chinese.text.corpus.shards import Seen, ShardWriter
 from elmo_chinese.text.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
+from elmo_chinese.text.corpus.wikipedia import CONVERSIONS, lines_of_article, to_script
 from elmo_chinese.text.corpus.workers import in_order
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
@@ -48,8 +50,6 @@ from elmo_chinese.training.flags import Parser, positive_int, share
 import numpy as np
 
 SUMMARIES = ("summary.json", "summary.png")
-CHUNK = 2**16  # characters handed to a worker at once
-Document = Tuple[bool, bool, List[str]]  # starts here (or goes on), is for dev, lines
 
 
 class Cut(NamedTuple):
@@ -92,12 +92,17 @@ def words_of(sentences: List[str], cutter: Optional[str], user_dict: Optional[st
     return dictionary_cutter(cutter).cut_many(sentences) if cutter else map(tokenizer(user_dict).cut, sentences)
 
 
-def cut_chunk(chunk: List[Document], width: str, cutter: Optional[str], user_dict: Optional[str]) -> Cut:
+def cut_chunk(
+    chunk: List[Document], width: str, script: Optional[str], cutter: Optional[str], user_dict: Optional[str]
+) -> Cut:
     """Cut the sentences and words of some documents."""
     documents, blank, lines, dev = [0, 0], 0, [], []
-    for starts, is_dev, raw in chunk:
+    convert = to_script(script)
+    for starts, is_dev, form, raw in chunk:
         before = len(lines)
-        sentences = itertools.chain.from_iterable(split_sentences(normalise(line, width)) for line in raw)
+        if form == "wikipedia":
+            raw = [line for markup in raw for line in lines_of_article(markup, script)]
+        sentences = itertools.chain.from_iterable(split_sentences(normalise(convert(line), width)) for line in raw)
         words = words_of(list(sentences), cutter, user_dict)
         lines += filter(None, (" ".join(" ".join(row).split()) for row in words))  # white space is a word, too
         dev += [is_dev] * (len(lines) - before)
@@ -107,44 +112,6 @@ def cut_chunk(chunk: List[Document], width: str, cutter: Optional[str], user_dic
     digests = b"".join(hashlib.sha256(line.encode("utf-8")).digest()[:8] for line in lines)
     fingerprints = np.maximum(np.frombuffer(digests, dtype="<u8"), np.uint64(1))
     return Cut(documents, blank, lines, np.array(dev, dtype=np.uint8), lengths, fingerprints)
-
-
-def chunks(
-    files: List[dict], text_field: str, dev_fraction: float, position: Tuple[int, int]
-) -> Iterator[Tuple[Tuple[Tuple[int, int], int], List[Document]]]:
-    """Yield documents in chunks, each with where it ends and how many characters it has.
-
-    An end is a position in the input: a file's number, and how many pieces of that file are done.
-
-    Args:
-        position: where to start; the chunks are the same as those of a run from the start.
-
-    Raises:
-        InputError: a file is not what it was when it was checked.
-    """
-    chunk: List[Document] = []
-    size, longest = 0, longest_whole(sum(file["documents"] for file in files), dev_fraction)
-    for number in range(position[0], len(files)):
-        file = files[number]
-        if file["error"]:
-            continue
-        now = same_file(file["path"])
-        if now != {name: file[name] for name in now}:
-            raise InputError(
-                f"{file['path']} has changed since this run was started; delete the output folder and start afresh"
-            )
-        left_out: List[str] = []  # the check has reported them, or ended the run
-        read = documents(Source(file["path"], file["encoding"]), file["form"], text_field, left_out.append)
-        for pieces, (starts, is_dev, lines) in enumerate(draw_dev(read, dev_fraction, longest), start=1):
-            if number == position[0] and pieces <= position[1]:
-                continue
-            chunk.append((starts, is_dev, lines))
-            size += sum(map(len, lines))
-            if size >= CHUNK or len(chunk) == CHUNK:
-                yield ((number, pieces), size), chunk
-                chunk, size = [], 0
-    if chunk:
-        yield ((len(files), 0), size), chunk
 
 
 def check_files(options) -> List[dict]:
@@ -170,7 +137,16 @@ def check_files(options) -> List[dict]:
 
 def settings_of(options) -> Dict[str, Any]:
     """Return what decides what is written."""
-    names = ("input", "shard_size", "dev_fraction", "text_field", "normalise", "duplicates", "duplicates_memory")
+    names = (
+        "input",
+        "shard_size",
+        "dev_fraction",
+        "text_field",
+        "normalise",
+        "script",
+        "duplicates",
+        "duplicates_memory",
+    )
     settings = {name: getattr(options, name) for name in (*names, "on_bad_record", "user_dict")}
     if options.cutter:
         dictionary = dictionary_cutter(options.cutter).dictionary
@@ -255,7 +231,10 @@ def make_sentences(options) -> None:
     output = Path(options.output)
     if options.cutter and options.user_dict:
         raise InputError("--user_dict is for jieba, and --cutter cuts by a dictionary; give one of them")
-    words_of([], options.cutter, options.user_dict)  # a wrong dictionary is found at once, and forked workers share it
+    (
+        to_script(options.script),
+        words_of([], options.cutter, options.user_dict),
+    )  # a wrong dictionary is found at once, and forked workers share it
     files, state = open_run(options)
     work = output / ".unfinished"
     seen = None
@@ -285,7 +264,7 @@ def make_sentences(options) -> None:
             writer.publish()
 
     tasks = chunks(files, options.text_field, options.dev_fraction, state["position"])
-    how = dict(width=options.normalise, cutter=options.cutter, user_dict=options.user_dict)
+    how = dict(width=options.normalise, script=options.script, cutter=options.cutter, user_dict=options.user_dict)
     work_on = functools.partial(cut_chunk, **how)
     with contextlib.closing(in_order(work_on, tasks, options.workers)) as cuts, open(
         work / "fingerprints.u8", "ab"
@@ -393,6 +372,9 @@ def main(arguments=None) -> None:
         default="none",
         help="half: full-width letters, digits and signs become ASCII; full: the other way; "
         "both: white space becomes one blank, control characters go (default: none)",
+    )
+    make.add_argument(
+        "--script", choices=list(CONVERSIONS), help="write all text in these characters (needs opencc; none: as it is)"
     )
     make.add_argument(
         "--cutter",

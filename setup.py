@@ -21,6 +21,7 @@ setup(
         "cpu": pinned("requirements-cpu.txt", without=["visualdl", "jieba"]),
         "gpu": pinned("requirements.txt", without=["visualdl", "jieba"]),
         "visualdl": only("requirements.txt", "visualdl"),
+        "wikipedia": only("requirements-dev.txt", "mwparserfromhell") + only("requirements-dev.txt", "opencc"),
         "h5": only("requirements-dev.txt", "h5py"),
     }
 )

@@ -60,6 +60,7 @@ def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
         "gpu": "paddlepaddle-gpu==2.6.2",
         "visualdl": "visualdl==2.5.3",
         "h5": "h5py==",
+        "wikipedia": "mwparserfromhell==",
     }
     lines = [line.replace(" ", "").replace('"', "'") for line in metadata.splitlines()]
     for extra, pin in extras.items():

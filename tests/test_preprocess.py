@@ -75,7 +75,7 @@ def run(raw, output, *more):
 
 
 def test_the_number_of_workers_changes_nothing_and_the_summary_is_true(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "CHUNK", 100)
+    monkeypatch.setattr("elmo_chinese.text.corpus.documents.CHUNK", 100)
     one = run(raw, tmp_path / "one", "--workers", "1")
     assert run(raw, tmp_path / "three", "--workers", "3") == one
     assert len(one) > 7 and one["summary.png"].startswith(b"\x89PNG")
@@ -101,7 +101,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("duplicates", ["drop", "keep"])
 def test_killed_at_any_file_operation_and_started_again_it_writes_the_same(raw, tmp_path, monkeypatch, duplicates):
-    monkeypatch.setattr(preprocess, "CHUNK", 200)
+    monkeypatch.setattr("elmo_chinese.text.corpus.documents.CHUNK", 200)
     (raw / "c.txt").write_text((raw / "b.txt").read_text(encoding="utf-8"), encoding="utf-8")
     more = ("--workers", "1", "--duplicates", duplicates)
     whole = run(raw, tmp_path / "whole", *more)
@@ -209,7 +209,7 @@ def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
 
 def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypatch):
     monkeypatch.setattr("elmo_chinese.text.corpus.documents.PIECE", 50)
-    monkeypatch.setattr(preprocess, "CHUNK", 60)
+    monkeypatch.setattr("elmo_chinese.text.corpus.documents.CHUNK", 60)
     texts = [[f"文{number}的第{line}行，都一样。好。" for line in range(10)] for number in range(20)]
     with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps({"body": "\n".join(text)}) + "\n" for text in [*texts, [" "]])
@@ -231,7 +231,7 @@ def test_one_long_document_has_a_dev_part_whoever_cuts_it_and_however_often_kill
     text = {"wiki": f"<doc id=1>\n{text}\n</doc>", "json": json.dumps({"text": text})}.get(form, text)
     (tmp_path / "book").write_text(text, encoding="utf-8")
     monkeypatch.setattr("elmo_chinese.text.corpus.documents.PIECE", 7000)
-    monkeypatch.setattr(preprocess, "CHUNK", 3000)
+    monkeypatch.setattr("elmo_chinese.text.corpus.documents.CHUNK", 3000)
     one = run(tmp_path / "book", tmp_path / "one", "--dev_fraction", "0.05", "--workers", "1")
     assert run(tmp_path / "book", tmp_path / "two", "--dev_fraction", "0.05", "--workers", "2") == one
     train, dev = (lines(tmp_path / "one" / part) for part in ("train", "dev"))

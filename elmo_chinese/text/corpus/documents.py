@@ -1,4 +1,4 @@
-"""From files to documents: read in any of the forms of `forms.py`, checked, and drawn for train or dev.
+"""From files to documents: read in any of the forms of `forms.py`, checked, drawn for train or dev, in chunks.
 
 Files of any size are read in blocks, and twice: once to check them, once to cut them.
 """
@@ -16,6 +16,8 @@ PIECE = 2**20  # characters; a longer document is handed on in pieces
 MARKS = re.compile(r"\s*<S>\s+(.*)</S>\s*")  # of a sentence that was segmented already
 FEW = 10  # where dev would get fewer documents, it is drawn in blocks of the longer ones
 DEV_BLOCK = 1000  # characters
+CHUNK = 2**16  # characters handed to a worker at once
+Document = Tuple[bool, bool, str, List[str]]  # starts here (or goes on), is for dev, form of the file, lines
 
 
 def documents(
@@ -119,3 +121,44 @@ def draw_dev(
 def longest_whole(documents: int, dev_fraction: float) -> float:
     """Return how long a document of a corpus may be that goes to dev or to train as a whole, in characters."""
     return DEV_BLOCK if documents * dev_fraction < FEW else float("inf")
+
+
+# --- what is handed to the workers ---
+
+
+def chunks(
+    files: List[dict], text_field: str, dev_fraction: float, position: Tuple[int, int]
+) -> Iterator[Tuple[Tuple[Tuple[int, int], int], List[Document]]]:
+    """Yield documents in chunks, each with where it ends and how many characters it has.
+
+    An end is a position in the input: a file's number, and how many pieces of that file are done.
+
+    Args:
+        position: where to start; the chunks are the same as those of a run from the start.
+
+    Raises:
+        InputError: a file is not what it was when it was checked.
+    """
+    chunk: List[Document] = []
+    size, longest = 0, longest_whole(sum(file["documents"] for file in files), dev_fraction)
+    for number in range(position[0], len(files)):
+        file = files[number]
+        if file["error"]:
+            continue
+        now = same_file(file["path"])
+        if now != {name: file[name] for name in now}:
+            raise InputError(
+                f"{file['path']} has changed since this run was started; delete the output folder and start afresh"
+            )
+        left_out: List[str] = []  # the check has reported them, or ended the run
+        read = documents(forms.Source(file["path"], file["encoding"]), file["form"], text_field, left_out.append)
+        for pieces, (starts, is_dev, lines) in enumerate(draw_dev(read, dev_fraction, longest), start=1):
+            if number == position[0] and pieces <= position[1]:
+                continue
+            chunk.append((starts, is_dev, file["form"], lines))
+            size += sum(map(len, lines))
+            if size >= CHUNK or len(chunk) == CHUNK:
+                yield ((number, pieces), size), chunk
+                chunk, size = [], 0
+    if chunk:
+        yield ((len(files), 0), size), chunk

@@ -12,6 +12,7 @@ import json
 import re
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple
 
+from elmo_chinese.text.corpus.wikipedia import articles
 from elmo_chinese.text.encoding import NAMES as ENCODINGS
 from elmo_chinese.text.encoding import guess_encoding
 from elmo_chinese.text.reading import (
@@ -149,6 +150,11 @@ def _article(source: Source, lines: Iterator, begun: int) -> Iterator[str]:
     raise InputError(f"{source.path}: the <doc …> of line {begun} is not closed by line {number}; is the file cut?")
 
 
+def wikipedia(source: Source, field: str, bad: BadRecord) -> Documents:
+    """The articles of Wikipedia's dump, each as its markup, see `wikipedia.lines_of_article`."""
+    return articles(source.path, source.blocks())
+
+
 def table(source: Source, field: str, bad: BadRecord) -> Documents:
     """Comma-separated values (or tabs, semicolons), the first line names the columns; a document a row."""
     lines = (line + "\n" for line in source.lines())
@@ -244,12 +250,13 @@ NAMES: Dict[str, str] = {
     "plain": "plain text",
     "numbered": NUMBERED,
     "wiki": "WikiExtractor's <doc>",
+    "wikipedia": "Wikipedia's dump",
     "table": "CSV",
     "json_lines": "JSON lines",
     "json_objects": "JSON",
 }
 READERS: Dict[str, Callable[[Source, str, BadRecord], Documents]] = {
-    **{"plain": plain, "numbered": numbered, "wiki": wiki, "table": table},
+    **{"plain": plain, "numbered": numbered, "wiki": wiki, "wikipedia": wikipedia, "table": table},
     **{"json_lines": json_lines, "json_objects": json_objects},
 }
 
@@ -267,6 +274,8 @@ def tell(source: Source, field: str) -> str:
     first, end, _ = start.partition("\n")
     if DOC.fullmatch(first):
         return "wiki"
+    if start.startswith("<mediawiki"):
+        return "wikipedia"
     form = form_of(start)
     if form == "markup":
         raise InputError(f"{source.path}: markup, not text (it begins with {first[:40]!r}); take the text out of it")

@@ -90,7 +90,7 @@ def test_big5_is_read_as_what_it_is(tmp_path):
         ('[{"text": "字"}, {"text" "词"},' + ' {"text": "字"},' * 99, "record 2 is not JSON, or cut"),
         ('{"text": "字"\n', "record 1 is not JSON, or cut"),
         ('<doc id="1">\n字。\n<doc id="2">\n', "line 3: <doc …> before the </doc> of line 1's"),
-        ("<mediawiki>\n", "markup, not text"),
+        ("<html>\n", "markup, not text"),
         ("<doc>\n<url>x</url>\n", "markup, not text"),
         ('[{"text": "字"}, {"text": null}]', "record 2: 'text' is null, not a text"),
         ('<doc id="1">\n字。\n', "the <doc …> of line 1 is not closed"),
