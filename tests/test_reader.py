@@ -262,12 +262,13 @@ def test_a_position_outside_the_text_is_refused(corpus, vocabulary, name, value)
 
 
 def test_what_killed_processes_left_goes_after_a_day(corpus, vocabulary, tmp_path):
-    for name, age in (("old", ABANDONED + 60), ("new", 0)):
-        folder = tmp_path / f"{name}.0123abcd.tmp"
+    names = [f"{'ab' * 16}.2.0123abcd.tmp", f"{'cd' * 16}.2.0123abcd.tmp", "mine.0123abcd.tmp"]
+    for name, age in zip(names, (ABANDONED + 60, 0, ABANDONED + 60)):
+        folder = tmp_path / name
         folder.mkdir()
         os.utime(folder, (time.time() - age,) * 2)
     reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    assert {entry.name for entry in tmp_path.glob("*.tmp")} == {"new.0123abcd.tmp"}
+    assert {entry.name for entry in tmp_path.glob("*.tmp")} == set(names[1:])
 
 
 def test_a_packed_file_with_nothing_in_it_is_named(tmp_path, vocabulary):
