@@ -5,6 +5,7 @@ writes benchmarks/results/scaling.md and scaling.png. Each size of a row of size
 over; the round with the median speed counts. About a quarter of an hour on two idle cores.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -111,6 +112,7 @@ def plot(figures, path):
 
 def main():
     """Measure everything and write table and plot."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     figures, rows = {}, ["| what changes | value | tokens/s | of the matrix products' limit |", "|---|---|---|---|"]
     for name, values in SWEEPS.items():
         runs = [[throughput(name, value) for value in values] for _ in range(ROUNDS)]

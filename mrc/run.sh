@@ -12,7 +12,8 @@ dev="mrc/data/dev.json mrc/data/dev.jsonl"
 # shellcheck disable=SC2086
 {
     train_task mrc reader --train_data mrc/data/train.json mrc/data/train.jsonl --dev_data $dev "$@"
-    "$PYTHON" -m mrc.predict --model "$folder" --data $dev >"$folder/dev_predictions.json"
+    predictions=$("$PYTHON" -m mrc.predict --model "$folder" --data $dev) # nothing is cut if this fails
+    printf '%s\n' "$predictions" >"$folder/dev_predictions.json"
     "$PYTHON" -m mrc.evaluate --data $dev --predictions "$folder/dev_predictions.json"
 }
 text=王师傅在城南开了一家面馆，一碗牛肉面卖十八元。
