@@ -287,7 +287,8 @@ def make_readers(
     """Return the readers of training and held-out text; the second is None if there is none."""
     if not options.train_path:
         raise OptionError("--train_path is missing; --help says what it takes")
-    place = dict(rank=dist.get_rank(), world_size=dist.get_world_size(), cache_dir=options.cache_dir)
+    place = dict(rank=dist.get_rank(), world_size=dist.get_world_size())
+    place.update(cache_dir=options.cache_dir, verify=options.verify_cache)
     rows = options.batch_size * options.accumulate
     order = dict(shuffle=options.shuffle, seed=options.random_seed)
     train = BidirectionalReader(options.train_path, vocabulary, rows, options.num_steps, **order, **place)
@@ -332,8 +333,12 @@ def count_steps(job: Pretraining, progress: Progress) -> int:
             f"{options.num_steps} words; lower --batch_size or --num_steps, or bring more"
         )
     if options.all_train_tokens:
-        if abs(options.all_train_tokens - tokens) > 0.01 * tokens:
-            say(f"warning: --all_train_tokens {options.all_train_tokens}, but {tokens} words were counted")
+        words = tokens - len(job.train_reader.text.starts) + 1  # as the original counts, without the ends of sentences
+        if not 0.99 * words <= options.all_train_tokens <= 1.01 * tokens:
+            say(
+                f"warning: --all_train_tokens {options.all_train_tokens}, but {words} words were counted, {tokens} "
+                "with the ends of sentences"
+            )
         tokens = options.all_train_tokens
     left = math.ceil(options.max_epoch * tokens) - progress.seen
     return progress.step + max(-(-left // job.words_per_step), 0 if progress.step else 1)
@@ -369,12 +374,12 @@ def describe_start(job: Pretraining, progress: Progress) -> List[str]:
         f"network     {options.num_layers} layers, embed {options.embed_size}, hidden {options.hidden_size}, "
         f"vocabulary {vocabulary.size}, softmax {softmax}",
         f"parameters  {parameters:,} (about {gigabytes:.1f} GB with gradients, optimizer and activations)",
-        f"text        {reader.tokens_per_epoch:,} words an epoch in {len(reader.shards)} files"
+        f"text        {reader.tokens_per_epoch:,} words an epoch in {len(reader.text.files)} files"
         + (f", going on in file {int(reader.state_dict()['position'][1]) + 1}" if progress.step else ""),
         f"steps       {progress.step} → {job.total_steps} of {reader.rows} rows × {options.num_steps} words "
         f"({at_end:.2f} epochs), seed {options.random_seed}",
     ]
-    unknown = np.mean(reader.shards[0].tokens[:LOOKED_AT] == vocabulary.unknown)
+    unknown = np.mean(reader.text.tokens[:LOOKED_AT] == vocabulary.unknown)
     if unknown > 0.5:
         lines.append(
             f"warning: {100 * unknown:.0f} % of the training text is <UNK>: {options.vocab_path} is not the vocabulary "

@@ -2,14 +2,9 @@
 
 import gzip
 import itertools
-import os
-import re
-import shutil
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
-from elmo_chinese.files import ABANDONED
+from elmo_chinese.text import token_cache
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 
@@ -101,42 +96,39 @@ def test_shuffle_is_a_function_of_seed_and_epoch_and_loses_nothing(corpus, vocab
 
 
 def origins(found):
-    """Return the shard of each sentence of an epoch, in the order in which they are read."""
+    """Return the file of each sentence of an epoch, in the order in which they are read."""
     found._rewind()
-    shards = []
+    firsts = found.text.starts[found.text.first_sentences]
+    files = []
     while found._epoch == 0:
-        shards.append(found._next_sentence(set())[0])
-    return shards
+        files.append(int(np.searchsorted(firsts, found._next_sentence()[0], side="right")) - 1)
+    return files
 
 
-@pytest.mark.parametrize("mixed", [1, 150, 10_000])
-def test_sentences_are_mixed_over_the_shards_of_a_block(corpus, vocabulary, monkeypatch, mixed):
+@pytest.mark.parametrize("mixed", [50, 150, 10_000])
+def test_sentences_are_mixed_over_the_files_of_a_block(corpus, vocabulary, monkeypatch, mixed):
     monkeypatch.setattr(reader, "MIXED", mixed)
     found = make(corpus, vocabulary, shuffle=True)
-    words = [len(shard.tokens) for shard in found.shards]
-    for block in found._make_blocks():  # at least one shard, more if there is room for them
-        assert len(block) == 1 or sum(words[index] for index in block) <= mixed
+    for block in found._make_blocks():  # at least one part, more if there is room for them
+        words = [found.text.starts[found._bounds[part + 1]] - found.text.starts[found._bounds[part]] for part in block]
+        assert len(block) == 1 or sum(words) <= mixed
     order = origins(found)
-    assert sorted(order) == [index for index, shard in enumerate(found.shards) for _ in shard.starts[1:]]
-    changes = sum(one != other for one, other in zip(order, order[1:]))
-    assert changes == 6 if mixed == 1 else changes > 6  # of shards, seven of them
+    assert Counter(order) == Counter(dict(enumerate(np.diff(found.text.first_sentences).tolist())))
+    if mixed == 10_000:
+        assert sum(one != other for one, other in zip(order, order[1:])) > 6  # of files, seven of them
 
 
-def test_a_position_of_before_shards_were_mixed_goes_on_as_then(corpus, vocabulary):
-    older = make(corpus, vocabulary, shuffle=True, seed=5)
-    older.mixed = 0
-    expected = [next(iter(older)) for _ in range(30)]
-    order = origins(older)
-    assert sum(one != other for one, other in zip(order, order[1:])) == 6  # one shard after the other
-    older._rewind()
-    for _ in range(17):
-        next(iter(older))
-    state = older.state_dict()
-    state["order"] = state["order"][:2]
-    again = make(corpus, vocabulary, shuffle=True, seed=5)
-    again.load_state_dict(state)
-    assert all(map(np.array_equal, sum(expected[17:], ()), sum((next(iter(again)) for _ in range(13)), ())))
-    assert again.state_dict()["order"].tolist() == [1, 5, 0]
+def test_a_file_of_many_words_is_mixed_in_parts(tmp_path, vocabulary, monkeypatch):
+    """What says the order of sentences takes memory, and is bounded however large a file is."""
+    monkeypatch.setattr(reader, "MIXED", 100)
+    (tmp_path / "large.txt").write_text("的 是\n" * 1000, encoding="utf-8")
+    (tmp_path / "small.txt").write_text("的\n" * 3, encoding="utf-8")
+    found = make(tmp_path, vocabulary, shuffle=True)
+    blocks = found._make_blocks()
+    assert max(found._bounds[part + 1] - found._bounds[part] for block in blocks for part in block) <= 26
+    assert sorted(sum(blocks, [])) == list(range(41)) and Counter(origins(found)) == {0: 1000, 1: 3}
+    in_order = make(tmp_path, vocabulary)
+    assert isinstance(in_order._open_block(), range) and origins(in_order) == [0] * 1000 + [1] * 3
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -174,82 +166,15 @@ def test_position_of_other_text_rows_or_seed_is_refused(corpus, vocabulary):
         make(corpus, vocabulary).load_state_dict(state)
 
 
-def test_cache_is_used_again_and_follows_text_and_vocabulary(corpus, vocabulary, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    make(corpus, vocabulary, cache_dir=cache)
-    made = set(os.listdir(cache))
-    assert len(made) == 7
-    monkeypatch.setattr(reader, "_write_encoded", None)  # would raise if it were called again
-    make(corpus, vocabulary, cache_dir=cache)
-    monkeypatch.undo()
-    (corpus / "part_0.txt").write_text("的\n", encoding="utf-8")
-    assert make(corpus, vocabulary, cache_dir=cache).tokens_per_epoch > 0
-    assert len(set(os.listdir(cache)) - made) == 1
-    other = tmp_path / "v.txt"
-    other.write_text(vocabulary.text + "more\n", encoding="utf-8")
-    make(corpus, Vocabulary(other), cache_dir=cache)
-    assert len(os.listdir(cache)) == 15
-
-
-def test_another_process_finishing_first_is_fine(corpus, vocabulary, tmp_path, monkeypatch):
-    write, calls = reader._write_encoded, []
-
-    def slow_writer(path, vocabulary, folder):
-        calls.append(path)
-        time.sleep(0.2)
-        write(path, vocabulary, folder)
-
-    monkeypatch.setattr(reader, "_write_encoded", slow_writer)
-    with ThreadPoolExecutor(3) as pool:
-        tasks = [pool.submit(reader.encode_shard, corpus / "part_1.txt", vocabulary, tmp_path) for _ in range(3)]
-        shards = [task.result() for task in tasks]
-    assert len(calls) == 1 and sorted(os.listdir(tmp_path)) == [f"{shards[0].key}.3", "corpus"]
-    assert {len(shard.starts) - 1 for shard in shards} == {len(text(corpus / "part_1.txt"))}
-
-
-@pytest.mark.parametrize("name", [*reader.CACHE_FILES, "SHA256SUMS"])
-@pytest.mark.parametrize("content", [None, b"", b"\0" * 8])
-def test_a_torn_cache_mends_itself(corpus, vocabulary, tmp_path, capsys, name, content):
-    shard = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    tokens = shard.tokens.tolist()
-    path = tmp_path / f"{shard.key}.3" / name
-    path.unlink() if content is None else path.write_bytes(content)
-    capsys.readouterr()
-    found = reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    assert found.tokens.tolist() == tokens and re.search(f"warning: .*{name}.*it is made anew", capsys.readouterr().out)
-    reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    assert capsys.readouterr().out == "" and sorted(os.listdir(tmp_path)) == [f"{shard.key}.3", "corpus"]
-
-
-def test_text_or_cache_that_changes_under_way_is_a_clear_stop(corpus, vocabulary, tmp_path):
-    found = make(corpus, vocabulary, cache_dir=tmp_path / "cache")
-    batches = iter(found)
-    next(batches)
-    text = find_files(corpus)[0]
-    os.utime(text, (1, 1))  # touched only
-    next(batches)
-    text.write_bytes(text.read_bytes()[:-1] + b" ")
-    with pytest.raises(InputError, match="part_0.txt changed while it was being used; put it back"):
-        next(batches)
-    for name in ("tokens.i4", "starts.i8"):
-        found = make(corpus, vocabulary, cache_dir=tmp_path / "cache")
-        path = tmp_path / "cache" / f"{found.shards[0].key}.3" / name
-        os.truncate(path, 0)  # to read it now would end the process
-        with pytest.raises(InputError, match=f"{name} changed while it was being used; resume, it will be made anew"):
-            next(iter(found))
-        shutil.rmtree(path.parent)
-
-
 @pytest.mark.parametrize(
     "name, value",
     [
         ("position", [0, 7, 0]),
         ("position", [0, 0, 10**6]),
         ("position", [-1, 0, 0]),
-        ("rows", [[0, 10**6, 1, 0]] * 4),
-        ("rows", [[0, 1, 0, 1]] * 4),
-        ("rows", [[9, 0, 0, 0]] * 4),
-        ("rows", [[0, 0, 0]] * 4),
+        ("rows", [[10**6, 1, 0]] * 4),
+        ("rows", [[1, 0, 1]] * 4),
+        ("rows", [[0, 0, 0, 0]] * 4),
     ],
 )
 def test_a_position_outside_the_text_is_refused(corpus, vocabulary, name, value):
@@ -261,18 +186,16 @@ def test_a_position_outside_the_text_is_refused(corpus, vocabulary, name, value)
             make(corpus, vocabulary).load_state_dict(wrong)
 
 
-def test_what_killed_processes_left_goes_after_a_day(corpus, vocabulary, tmp_path):
-    names = [f"{'ab' * 16}.2.0123abcd.tmp", f"{'cd' * 16}.2.0123abcd.tmp", "mine.0123abcd.tmp"]
-    for name, age in zip(names, (ABANDONED + 60, 0, ABANDONED + 60)):
-        folder = tmp_path / name
-        folder.mkdir()
-        os.utime(folder, (time.time() - age,) * 2)
-    reader.encode_shard(corpus / "part_1.txt", vocabulary, tmp_path)
-    assert {entry.name for entry in tmp_path.glob("*.tmp")} == set(names[1:])
-
-
 def test_a_packed_file_with_nothing_in_it_is_named(tmp_path, vocabulary):
     path = tmp_path / "empty.txt.gz"
     path.write_bytes(gzip.compress(b""))
     with pytest.raises(InputError, match="empty.txt.gz is empty"):
         make(path, vocabulary)
+
+
+def test_few_files_are_looked_at_for_a_step_however_many_there_are(corpus, vocabulary, monkeypatch):
+    found, looked_at, stamp_of = make(corpus, vocabulary, shuffle=True), [], token_cache.stamp_of
+    monkeypatch.setattr(token_cache, "stamp_of", lambda path: looked_at.append(path) or stamp_of(path))
+    for _ in itertools.islice(found, 14):
+        pass
+    assert len(looked_at) == 3 * 14 and Counter(looked_at)[corpus / "part_3.txt"] == 2

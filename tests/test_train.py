@@ -475,10 +475,13 @@ def test_second_start_of_a_finished_run_trains_nothing(small, tmp_path, capsys):
 def test_counted_words_decide_the_steps_and_a_wrong_override_is_said(small, tmp_path, capsys):
     run = [*small, "--batch_size", "8", "--max_epoch", "1"]
     train.main([*run, "--para_save_dir", str(tmp_path / "a"), "--all_train_tokens", "640"])
-    assert "warning: --all_train_tokens 640, but 319 words were counted" in capsys.readouterr().out
+    warning = "warning: --all_train_tokens 640, but 279 words were counted, 319 with the ends of sentences"
+    assert warning in capsys.readouterr().out
     assert last(tmp_path / "a").info["step"] == 16
     train.main([*run, "--para_save_dir", str(tmp_path / "b")])
     assert last(tmp_path / "b").info["step"] == 8  # 319 words / (8 rows × 5 words), rounded up
+    train.main([*run, "--para_save_dir", str(tmp_path / "c"), "--all_train_tokens", "280"])  # as the original counts
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_retired_flags_are_accepted_with_what_replaced_them(small, tmp_path, capsys):

@@ -29,7 +29,7 @@ STEP_TIMEOUT = (
     "times the median step if that is longer"
 )
 OF_MODEL = ("embed_size", "hidden_size", "num_layers", "cell_clip", "proj_clip", "optim", "load_pretraining_params")
-OF_START = ("cache_dir", "batch_size", "accumulate", "use_gpu", "para_save_dir", "load_dir")
+OF_START = ("cache_dir", "verify_cache", "batch_size", "accumulate", "use_gpu", "para_save_dir", "load_dir")
 
 
 def optimizer(text: str) -> str:
@@ -46,7 +46,8 @@ def make_parser(description: str) -> TrainingParser:
     )
     flag("--test_path", str, "", "held-out text for dev perplexity, same form; empty: no evaluation")
     flag("--vocab_path", str, "", "vocabulary, one word a line, most frequent first; make it with preprocess.py")
-    flag("--cache_dir", str, None, "folder for the encoded text; default: .token_cache beside each training file")
+    flag("--cache_dir", str, None, "folder for the encoded text, best on a local disk; default: .token_cache beside it")
+    flag("--verify_cache", boolean, False, "read text and cache at the start even if neither seems changed", **SWITCH)
     flag("--all_train_tokens", positive_int, None, "override the counted words of one epoch; sets the number of steps")
     flag("--shuffle", boolean, False, "draw the order of sentences anew each epoch, mixed over the files",
          **SWITCH)  # fmt: skip

@@ -1,6 +1,7 @@
 """Files made to do harm: nothing in them is executed, and no memory is set aside for what they claim."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from elmo_chinese.files import write_sums
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.pretrained import PretrainedError, read_pretrained
+from elmo_chinese.text.token_cache import ARRAYS, INDEX, encode
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -25,7 +27,6 @@ from test_train import SMALL, last
 
 import elmo_embed
 import train
-from reader import encode_shard
 
 RUN = [*SMALL, "--batch_size", "8", "--max_epoch", "1"]
 # More than this much more memory than before, in KB, is too much for any of these files.
@@ -306,17 +307,17 @@ def test_absurd_sizes_in_checkpoint_json(sound, tmp_path, capsys, record_propert
 
 def test_code_in_a_cache(tmp_path, capsys, record_property):
     words, marker = Vocabulary(LM / "vocab.txt"), tmp_path / "executed"
-    shard = encode_shard(LM / "train.txt", words, tmp_path)
-    folder, contents = tmp_path / f"{shard.key}.3", payloads(marker)
+    folder, contents = encode([LM / "train.txt"], words, tmp_path).mapped[0][0].parent, payloads(marker)
+    names = (*ARRAYS, INDEX)
     for content in contents:
-        for name in ("tokens.i4", "starts.i8", "key"):
-            before = (folder / name).read_bytes()
-            (folder / name).write_bytes(content + bytes(-len(content) % 8))
-            write_sums(folder, ("tokens.i4", "starts.i8", "key"))
-            encode_shard(LM / "train.txt", words, tmp_path)
-            assert "it is made anew from" in capsys.readouterr().out
-            assert (folder / name).read_bytes() == before
+        for name in names:
+            before = [(folder / array).read_bytes() for array in ARRAYS]
+            digest = hashlib.sha256(content).hexdigest().encode("ascii")
+            (folder / name).write_bytes(content + (b"\n" + digest if name == INDEX else bytes(-len(content) % 8)))
+            encode([LM / "train.txt"], words, tmp_path)
+            assert "it is made anew" in capsys.readouterr().out
+            assert [(folder / array).read_bytes() for array in ARRAYS] == before
     assert not marker.exists()
     record_property(
-        "fault", ("the same calls in the reader's cache", 3 * len(contents), "made anew, nothing is executed")
+        "fault", ("the same calls in the reader's cache", len(names) * len(contents), "made anew, nothing is executed")
     )

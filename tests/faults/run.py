@@ -29,7 +29,10 @@ class Table:
 
 def main(arguments):
     """Return pytest's exit code."""
-    sys.path[:0] = [str(HERE.parent / "elmo_chinese"), str(HERE.parent), str(HERE.parents[1])]
+    tests = HERE.parent
+    sys.path[:0] = map(
+        str, [*(path for path in (tests / "elmo_chinese").iterdir() if path.is_dir()), tests, tests.parent]
+    )
     table, start = Table(), time.time()
     write = "--write" in arguments
     more = [argument for argument in arguments if argument != "--write"]

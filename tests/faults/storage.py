@@ -1,6 +1,5 @@
 """Files that are cut, changed, gone or from elsewhere, and disks that are full: found, said, and gone on from."""
 
-import functools
 import os
 import random
 import resource
@@ -10,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from elmo_chinese.files import SUMS_FILE, write_sums
+from elmo_chinese.files import SUMS_FILE, sha256
 from elmo_chinese.storage import checkpoint
+from elmo_chinese.text import token_cache
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -20,7 +21,6 @@ from conftest import LM, ROOT
 from test_train import SMALL, assert_same_run, figures, last
 
 import elmo_embed
-import reader
 import train
 from reader import BidirectionalReader
 
@@ -199,7 +199,7 @@ def caches(arguments):
 def test_a_damaged_cache(whole, tmp_path, capfd, record_property):
     arguments, undisturbed = whole
     draw, tries = random.Random(4), 0
-    for name in (*reader.CACHE_FILES, SUMS_FILE):
+    for name in (*token_cache.ARRAYS, token_cache.INDEX):
         for damage in DAMAGES:
             cache = tmp_path / f"cache{tries}"
             shutil.copytree(caches(arguments)[0].parent, cache)
@@ -207,11 +207,18 @@ def test_a_damaged_cache(whole, tmp_path, capfd, record_property):
             folder = draw.choice(caches(list(map(str, mine[len(arguments) :]))))
             spoil(folder / name, damage, draw)
             code, printed, _ = run(capfd, *mine)
-            assert code == 0 and f"warning: {folder}" in printed and "it is made anew from" in printed
+            assert code == 0 and f"warning: {folder}" in printed and "it is made anew" in printed
             assert_same_run(undisturbed, tmp_path / f"run{tries}")
             tries += 1
     outcome = "a warning names it, it is made anew, the run is the undisturbed one"
     record_property("fault", ("a file of the reader's cache flipped, truncated, emptied, missing", tries, outcome))
+
+
+def forge(folder, vocabulary, tokens, entries):
+    """Put other word ids into a folder of the cache, and an index that fits them."""
+    (folder / "tokens.i4").write_bytes(tokens.astype("<i4").tobytes())
+    token_cache._write_index(folder, vocabulary, [sha256(folder / name) for name in token_cache.ARRAYS], entries)
+    os.utime(folder / "tokens.i4", (1, 1))  # it came from elsewhere
 
 
 def test_a_cache_from_elsewhere(whole, tmp_path, capfd, record_property):
@@ -219,26 +226,22 @@ def test_a_cache_from_elsewhere(whole, tmp_path, capfd, record_property):
     other = tmp_path / "other.txt"
     words = Vocabulary(LM / "vocab.txt").words
     other.write_text("\n".join([*words[:3], *reversed(words[3:])]) + "\n", encoding="utf-8")
-    cache = tmp_path / "cache"
-    theirs = reader.encode_shard(LM / "train.txt", Vocabulary(other), cache)
+    cache, words = tmp_path / "cache", Vocabulary(LM / "vocab.txt")
+    theirs = token_cache.encode([LM / "train.txt"], Vocabulary(other), cache)
     mine = [*arguments, "--cache_dir", cache, "--para_save_dir"]
     assert run(capfd, *mine, tmp_path / "a")[0] == 0
     assert_same_run(undisturbed, tmp_path / "a")  # made anew beside that of the other vocabulary
-    ours = reader.encode_shard(LM / "train.txt", Vocabulary(LM / "vocab.txt"), cache)
+    ours = token_cache.encode([LM / "train.txt"], words, cache)
     assert not np.array_equal(ours.tokens, theirs.tokens)
-    folders = [cache / f"{shard.key}.3" for shard in (ours, theirs)]
-    messages = []
-    for key in (theirs.key, ours.key):  # put in place of ours: as it is, and with a forged key
-        shutil.rmtree(folders[0])
-        shutil.copytree(folders[1], folders[0])
-        (folders[0] / "key").write_text(key, encoding="ascii")
-        (folders[0] / "tokens.i4").write_bytes(theirs.tokens.astype("<i4").tobytes())
-        if key == ours.key:
-            (folders[0] / "tokens.i4").write_bytes((theirs.tokens + 10).astype("<i4").tobytes())
-        write_sums(folders[0], reader.CACHE_FILES)
-        code, printed, _ = run(capfd, *mine, tmp_path / f"b{len(messages)}")
-        assert code == 0 and "it is made anew from" in printed
-        assert_same_run(undisturbed, tmp_path / f"b{len(messages)}")
+    folders, messages = [text.mapped[0][0].parent for text in (ours, theirs)], []
+    shutil.rmtree(folders[0])
+    shutil.copytree(folders[1], folders[0])  # put in place of ours
+    for attempt in range(2):
+        if attempt:
+            forge(folders[0], words, theirs.tokens + 10, ours.entries)
+        code, printed, _ = run(capfd, *mine, tmp_path / f"b{attempt}")
+        assert code == 0 and "it is made anew" in printed
+        assert_same_run(undisturbed, tmp_path / f"b{attempt}")
         messages.append(printed)
     assert "with another vocabulary" in messages[0] and "ids beyond the 60 words" in messages[1]
     outcome = "encoded anew beside it; put in the place of the right one, it is made anew"
@@ -268,7 +271,7 @@ def test_a_cache_written_by_two_processes_at_once(tmp_path, record_property):
             process.stdin.flush()
         printed = [process.communicate() for process in both]
         assert [process.returncode for process in both] == [0, 0], printed
-        assert len({out for out, _ in printed}) == 1 and len(list(cache.iterdir())) == 3
+        assert len({out for out, _ in printed}) == 1 and len(list(cache.iterdir())) == 1
         again = BidirectionalReader(corpus, Vocabulary(LM / "vocab.txt"), 4, 5, cache_dir=cache)
         assert [again.corpus + "\n"] == list({out for out, _ in printed})
     record_property("fault", ("a cache written by two processes at once", tries, "both read the same; nothing is left"))
@@ -277,7 +280,9 @@ def test_a_cache_written_by_two_processes_at_once(tmp_path, record_property):
 def test_killed_while_the_cache_is_written(tmp_path, record_property):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text((LM / "train.txt").read_text(encoding="utf-8") * 3000, encoding="utf-8")
-    script = "import sys; from reader import *; encode_shard(Path(sys.argv[1]), Vocabulary(sys.argv[2]), Path('.'))"
+    script = (
+        "import sys; from reader import *; token_cache.encode([Path(sys.argv[1])], Vocabulary(sys.argv[2]), Path('.'))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for _ in range(5):
         command = [sys.executable, "-c", script, str(corpus), str(LM / "vocab.txt")]
@@ -288,8 +293,8 @@ def test_killed_while_the_cache_is_written(tmp_path, record_property):
         process.kill()
         process.wait()
         assert len(list(tmp_path.glob("*.tmp"))) == 1  # that of the one before is gone
-    shard = reader.encode_shard(corpus, Vocabulary(LM / "vocab.txt"), tmp_path)
-    assert len(shard.starts) == 1 + corpus.read_text(encoding="utf-8").count("\n")
+    text = token_cache.encode([corpus], Vocabulary(LM / "vocab.txt"), tmp_path)
+    assert len(text.starts) == 1 + corpus.read_text(encoding="utf-8").count("\n")
     assert not list(tmp_path.glob("*.tmp"))
     record_property("fault", ("`kill -9` while the cache is written", 5, "made anew, the half one is gone"))
 
@@ -311,31 +316,34 @@ def replaced(path):
     os.replace(path.with_name("beside"), path)
 
 
+def of_text(cache):
+    """Return the folder of the cache that the training text, not the dev text, is in."""
+    return next(path.parent for path in cache.glob("*/index.json") if "text.txt" in path.read_text(encoding="ascii"))
+
+
 @pytest.mark.parametrize("what", ["text", "tokens.i4", "starts.i8"])
 def test_what_is_trained_on_changes_under_way(whole, tmp_path, capfd, monkeypatch, record_property, what):
     arguments, undisturbed = whole
-    key = reader._shard_key(LM / "train.txt", Vocabulary(LM / "vocab.txt"))
-    step, tries = train.train_step, 0
+    loss, tries = train.Pretraining.loss, 0
     for damage in (changed, shortened, cut_in_place, replaced, Path.unlink):
         for moment in (2, 6):
             text = Path(shutil.copy(LM / "train.txt", tmp_path / "text.txt"))
             cache, root = tmp_path / f"cache{tries}", tmp_path / f"run{tries}"
             mine = [*arguments, "--train_path", text, "--cache_dir", cache, "--para_save_dir", root]
-            damaging = functools.partial(damage, text if what == "text" else cache / f"{key}.3" / what)
 
-            def disturbed(model, optimizer, batch, states, random, moment=moment, damaging=damaging, **more):
-                if random.step == moment:
-                    damaging()
-                return step(model, optimizer, batch, states, random, **more)
+            def disturbed(self, batch, states, step, moment=moment, damage=damage, text=text, cache=cache):
+                if step == moment:
+                    damage(text if what == "text" else of_text(cache) / what)
+                return loss(self, batch, states, step)
 
-            monkeypatch.setattr(train, "train_step", disturbed)
+            monkeypatch.setattr(train.Pretraining, "loss", disturbed)
             code, _, errors = run(capfd, *mine)
             monkeypatch.undo()
             assert clear_stop(code, errors) and "while it was being used" in errors, errors
             assert ("text.txt" if what == "text" else what) in errors and len(figures(root)) <= moment + 1
             shutil.copy(LM / "train.txt", text)
             if what != "text":
-                shutil.rmtree(cache / f"{key}.3")
+                shutil.rmtree(cache)
             code, _, errors = run(capfd, *mine)
             assert code == 0, errors
             assert_same_run(undisturbed, root)
@@ -347,17 +355,17 @@ def test_what_is_trained_on_changes_under_way(whole, tmp_path, capfd, monkeypatc
 
 def test_touched_or_copied_text_is_the_same_text(whole, tmp_path, capfd, monkeypatch, record_property):
     arguments, undisturbed = whole
-    text, step = Path(shutil.copy(LM / "train.txt", tmp_path / "text.txt")), train.train_step
+    text, loss = Path(shutil.copy(LM / "train.txt", tmp_path / "text.txt")), train.Pretraining.loss
 
-    def disturbed(model, optimizer, batch, states, random, **more):
-        if random.step == 3:
+    def disturbed(self, batch, states, step):
+        if step == 3:
             os.utime(text, (1, 1))
-        if random.step == 5:
+        if step == 5:
             text.unlink()
             shutil.copy(LM / "train.txt", text)
-        return step(model, optimizer, batch, states, random, **more)
+        return loss(self, batch, states, step)
 
-    monkeypatch.setattr(train, "train_step", disturbed)
+    monkeypatch.setattr(train.Pretraining, "loss", disturbed)
     mine = [*arguments, "--train_path", text, "--cache_dir", tmp_path / "cache", "--para_save_dir", tmp_path / "run"]
     assert run(capfd, *mine)[0] == 0
     assert_same_run(undisturbed, tmp_path / "run")
@@ -365,16 +373,16 @@ def test_touched_or_copied_text_is_the_same_text(whole, tmp_path, capfd, monkeyp
 
 
 def test_text_that_changes_while_it_is_encoded(tmp_path, monkeypatch, record_property):
-    write = reader._write_encoded
+    write = token_cache._encode_file
     for damage in (changed, shortened, replaced):
         text = Path(shutil.copy(LM / "train.txt", tmp_path / "text.txt"))
 
-        def disturbed(path, vocabulary, folder, damage=damage):
+        def disturbed(path, vocabulary, writer, damage=damage):
             damage(path)
-            write(path, vocabulary, folder)
+            write(path, vocabulary, writer)
 
-        monkeypatch.setattr(reader, "_write_encoded", disturbed)
-        with pytest.raises(reader.InputError, match="changed while it was read|not UTF-8"):
-            reader.encode_shard(text, Vocabulary(LM / "vocab.txt"), tmp_path / "cache")
+        monkeypatch.setattr(token_cache, "_encode_file", disturbed)
+        with pytest.raises(InputError, match="changed while it was read|not UTF-8"):
+            token_cache.encode([text], Vocabulary(LM / "vocab.txt"), tmp_path / "cache")
         assert not list((tmp_path / "cache").iterdir())
     record_property("fault", ("the text changes while it is encoded", 3, "named; nothing gets into the cache"))
