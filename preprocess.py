@@ -36,13 +36,11 @@ from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import check_apart, discard, lock_folder, remove_unfinished, write_json, writing
 from elmo_chinese.runtime import available_cores
-from elmo_chinese.text.corpus.documents import Document, check_file, chunks
+from elmo_chinese.text.corpus.documents import Document, check_file, chunks, in_order, usable_workers
 from elmo_chinese.text.corpus.forms import NAMES
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences, tokenizer
-from elmo_chinese.text.corpus.shards import Seen, ShardWriter
-from elmo_chinese.text.corpus.summary import PARTS, count_in, empty_figures, plot, summarise
+from elmo_chinese.text.corpus.shards import PARTS, Seen, ShardWriter, count_in, empty_counts, plot, summarise
 from elmo_chinese.text.corpus.wikipedia import CONVERSIONS, lines_of_article, to_script
-from elmo_chinese.text.corpus.workers import in_order
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.flags import Parser, positive_int, share
@@ -137,17 +135,8 @@ def check_files(options) -> List[dict]:
 
 def settings_of(options) -> Dict[str, Any]:
     """Return what decides what is written."""
-    names = (
-        "input",
-        "shard_size",
-        "dev_fraction",
-        "text_field",
-        "normalise",
-        "script",
-        "duplicates",
-        "duplicates_memory",
-    )
-    settings = {name: getattr(options, name) for name in (*names, "on_bad_record", "user_dict")}
+    names = ["input", "shard_size", "dev_fraction", "text_field", "normalise", "script", "user_dict", "duplicates"]
+    settings = {name: getattr(options, name) for name in [*names, "duplicates_memory", "on_bad_record"]}
     if options.cutter:
         dictionary = dictionary_cutter(options.cutter).dictionary
         settings.update(cutter=options.cutter, cutter_sha256=hashlib.sha256(dictionary.encode("utf-8")).hexdigest())
@@ -183,7 +172,7 @@ def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
     refuse_what_is_there(output, (work.name, *PARTS, *SUMMARIES))
     files = check_files(options)
     state = {"run": secrets.token_hex(4), "position": [0, 0], "remembered": 0, "characters": 0, "finished": False}
-    state.update(empty_figures())
+    state.update(empty_counts())
     with writing(work) as beside:  # it is there whole, or not at all: nothing else has this name
         beside.mkdir()
         write_json(beside / "settings.json", settings)
@@ -199,15 +188,13 @@ def refuse_what_is_there(output: Path, names: Iterable[str]) -> None:
             raise InputError(f"{path} is there already; choose another --output, or move it away")
 
 
-def remember(path: Path, count: int, size: int) -> Seen:
-    """Return a memory of `size` bytes with the first `count` sentences of an interrupted run, from its fingerprints."""
-    seen = Seen(size)
+def remember(seen: Seen, path: Path, count: int) -> None:
+    """Remember the first `count` sentences of an interrupted run, from the file with their fingerprints."""
     with open(path, "ab") as file:
         file.truncate(8 * count)
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(2**23), b""):
             seen.add(np.frombuffer(block, dtype="<u8"))
-    return seen
 
 
 def sentences(options) -> None:
@@ -231,15 +218,14 @@ def make_sentences(options) -> None:
     output = Path(options.output)
     if options.cutter and options.user_dict:
         raise InputError("--user_dict is for jieba, and --cutter cuts by a dictionary; give one of them")
-    (
-        to_script(options.script),
-        words_of([], options.cutter, options.user_dict),
-    )  # a wrong dictionary is found at once, and forked workers share it
+    to_script(options.script)  # what is not installed is found at once,
+    words_of([], options.cutter, options.user_dict)  # and so is a wrong dictionary, which forked workers share
+    seen = Seen(options.duplicates_memory) if options.duplicates == "drop" else None
+    options.workers = usable_workers(options.workers)
     files, state = open_run(options)
     work = output / ".unfinished"
-    seen = None
-    if options.duplicates == "drop":
-        seen = remember(work / "fingerprints.u8", state["remembered"], options.duplicates_memory)
+    if seen:
+        remember(seen, work / "fingerprints.u8", state["remembered"])
     writers = [
         ShardWriter(output / part, options.shard_size, state["run"], state[part]["shards"], state[part]["written"])
         for part in PARTS

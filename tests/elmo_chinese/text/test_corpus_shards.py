@@ -118,3 +118,9 @@ def test_a_full_table_forgets_the_oldest_and_depends_on_order_alone():
     for block in np.split(fingerprints, 20):
         two.add(block)
     assert one.new(fingerprints).tolist() == two.new(fingerprints).tolist() == [True] * 84 + [False] * 16
+
+
+@pytest.mark.parametrize("size", [99999 * 2**30, 2**70])
+def test_more_memory_than_there_is_is_refused_at_once(size):
+    with pytest.raises(InputError, match="--duplicates_memory: .* GB are more than there are"):
+        Seen(size)
