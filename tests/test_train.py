@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+from elmo_chinese.command import UNEXPECTED
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.pretrained import read_fluid_variable
 from elmo_chinese.text.vocabulary import Vocabulary
@@ -420,6 +422,38 @@ def test_not_finite_stops_at_once_and_keeps_the_good_checkpoint(small, tmp_path,
     assert found.info["step"] == 8 and all(np.isfinite(array).all() for array in found.model.values())
 
 
+def test_a_process_that_stands_still_ends_the_run_so_that_it_can_be_started_again(small, tmp_path):
+    flags = [*small, "--batch_size", "4", "--max_epoch", "9999", "--dev_interval", "99999", "--step_timeout", "2"]
+    flags += ["--save_interval", "20", "--keep", "2", "--para_save_dir", tmp_path / "run"]
+    launcher = start(flags, processes=2, log_dir=tmp_path / "launch")
+    wait_for(lambda: checkpoint.step_folder(tmp_path / "run", 20).exists(), launcher)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGSTOP)
+    finish(launcher, code=UNEXPECTED)  # of the other one; the launcher kills the stopped one
+    said = [path.read_text(encoding="utf-8") for path in (tmp_path / "launch").glob("workerlog.*")]
+    assert any("error: no step was made for 2 s" in text for text in said)
+    assert last(tmp_path / "run").info["step"] >= 20
+
+
+def test_all_checkpoints_can_be_kept_and_what_is_deleted_is_said(small, tmp_path, capsys):
+    run = [*small, "--batch_size", "8", "--max_epoch", "2", "--para_save_dir", str(tmp_path / "run")]
+    train.main([*run, "--keep", "all"])
+    assert "run: all of them stay\n" in capsys.readouterr().out
+    steps = [4, 8, 10, 12, 16]  # 10: the best of the evaluations
+    assert sorted(int(path.name[5:]) for path in (tmp_path / "run").glob("step_*")) == steps
+    train.main([*run, "--load_dir", "auto", "--keep", "2", "--max_epoch", "2.5"])
+    assert "older ones than the newest 2 are deleted, but for the best one" in capsys.readouterr().out
+    assert len(list((tmp_path / "run").glob("step_*"))) <= 3
+
+
+def test_the_end_of_a_run_without_a_dev_text_shows_no_perplexity_of_before(small, tmp_path, capsys):
+    run = [*small, "--batch_size", "8", "--max_epoch", "1", "--para_save_dir", str(tmp_path / "run")]
+    train.main(run)
+    assert "\ndev        perplexity" in capsys.readouterr().out
+    train.main([*run, "--load_dir", "auto", "--max_epoch", "1.5", "--test_path", ""])
+    assert "perplexity" not in capsys.readouterr().out
+
+
 def test_full_disk_while_saving_is_one_clear_line(small, tmp_path, capsys, monkeypatch):
     save = checkpoint.paddle.save
 
@@ -524,6 +558,12 @@ BAD_INPUTS = {
         str(2**63),
         "--random_seed: must be below 2\\^63, got '9223372",
     ),
+    "sizes beyond memory": (
+        "--hidden_size",
+        "999999999",
+        "GB of memory, and there are .*: lower --hidden_size",
+    ),
+    "empty folder": ("--para_save_dir", "", "--para_save_dir is empty"),
     "no number": ("--learning_rate", "fast", "--learning_rate: must be a number, got 'fast'"),
     "dropout": ("--dropout", "1", "--dropout: must be at least 0 and below 1"),
     "optimizer": ("--optim", "magic", "invalid choice: 'magic'"),

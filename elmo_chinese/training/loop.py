@@ -26,6 +26,8 @@ from elmo_chinese.training.session import StopRequest, Watchdog, say_how_to_use_
 import paddle
 import paddle.distributed as dist
 
+# What Paddle says, also of an error in a backward pass of ours, which it reports as one of its own.
+MEMORY_IS_SHORT = ("out of memory", "alloc memory", "memoryerror")
 States = Any  # what a step hands to the next one; None at the start
 
 
@@ -238,7 +240,7 @@ def short_of_memory(job: Job, what: str) -> Iterator[None]:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
         text = str(error).lower()
-        if not isinstance(error, MemoryError) and "out of memory" not in text and "alloc memory" not in text:
+        if not isinstance(error, MemoryError) and not any(sign in text for sign in MEMORY_IS_SHORT):
             raise
         raise OutOfMemoryError(
             f"{what}: out of memory; {job.memory_advice}. The checkpoints in {job.root} are from before"

@@ -105,7 +105,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(1)
+            time.sleep(min(1, self.limit() / 4))
             beat, limit = self._beat, self.limit()
             if beat is not None and time.monotonic() - beat > limit:
                 print(

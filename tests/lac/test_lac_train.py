@@ -368,6 +368,8 @@ BAD_FILES = {
 BAD_INPUTS = {
     "no training lines": ("--train_data", "nowhere/*.txt", "no file matches 'nowhere/.*' .looked from /"),
     "no dev lines": ("--dev_data", "nowhere", "no file matches 'nowhere'"),
+    "no test lines": ("--test_data", "nowhere", "no file matches 'nowhere'"),
+    "sizes beyond memory": ("--grnn_hidden_dim", "999999999", "GB of memory, and there are .*: lower --word_emb_dim"),
     "unequal": ("--train_data", "HERE/lines.txt", "lines.txt: line 1: 2 words, but 1 tags"),
     "unknown tag": ("--train_data", "HERE/unknown.txt", "unknown.txt: line 1: unknown type 'qq' of word '桥'"),
     "no types": ("--dev_data", "HERE/bare.txt", "bare.txt: line 1: expected word/type, found '大'"),

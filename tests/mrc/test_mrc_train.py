@@ -232,6 +232,8 @@ def test_what_cannot_be_answered(trained, capsys, flags, message):
         (["--max_passage_len", "3", "--load_dir", "auto"], "--max_passage_len is 3, but "),
         (["--pretrain_elmo_model_path", "", "--load_dir", "auto"], "--pretrain_elmo_model_path is '', but "),
         (["--dev_data", "nowhere"], "no file matches 'nowhere'"),
+        (["--test_data", "nowhere"], "no file matches 'nowhere'"),
+        (["--hidden_size", "999999999"], "GB: lower --word_emb_dim or --hidden_size"),
         (["--elmo_dict_dir", ""], "has no vocabulary in it: --elmo_dict_dir"),
         ([], "already holds checkpoints; resume them with --load_dir auto"),
         (["--elmo_vectors", "all"], "invalid choice: 'all'"),
