@@ -69,6 +69,7 @@ class Pretraining:
     ):
         self.options, self.root, self.max_grad_norm = options, Path(options.para_save_dir), options.max_grad_norm
         self.network, self.parameters, self.optimizer = lm, lm.parameters(), optimizer
+        session.wait_for_all()  # for one another's text
         self.model = data_parallel(lm) if dist.get_world_size() > 1 else lm
         self.train_reader, self.dev_reader = train_reader, dev_reader
         self.vocabulary = train_reader.vocabulary

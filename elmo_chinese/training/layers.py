@@ -13,6 +13,7 @@ from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.storage.pretrained import bilm_numbers
 from elmo_chinese.text.vocabulary import Vocabulary, vocabulary_from
 from elmo_chinese.training.batches import batches_by_length, pad
+from elmo_chinese.training.session import wait_for_all
 
 import numpy as np
 import paddle
@@ -56,13 +57,13 @@ class LayerCache:
             return
         if dist.get_rank() == 0:
             _reserve(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        _wait()
+        wait_for_all()
         self.array = np.memmap(path, dtype=dtype, mode="r+", shape=shape)
-        _wait()
+        wait_for_all()
         if dist.get_rank() == 0 and os.name != "nt":  # Windows keeps the name of an open file
             path.unlink()
         self._fill(encoder, sentences, dist.get_rank(), dist.get_world_size())
-        _wait()
+        wait_for_all()
 
     @paddle.no_grad()
     def _fill(self, encoder: nn.Layer, sentences: List[np.ndarray], rank: int, world_size: int) -> None:
@@ -96,11 +97,6 @@ def _reserve(path: Path, size: int) -> None:
             f"cannot keep {size / 2**30:.2f} GB of ELMo layers in {path}: {error.strerror}; "
             "--elmo_cache float16 takes half, off takes none"
         )
-
-
-def _wait() -> None:
-    if dist.get_world_size() > 1:
-        dist.barrier()
 
 
 def mix_figures(encoder: Optional[nn.Layer]) -> Dict[str, float]:

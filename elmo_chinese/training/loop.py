@@ -21,7 +21,7 @@ from elmo_chinese.network.gradients import scale_gradients, step_figures
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint, Score
 from elmo_chinese.training.metrics import MetricsLog, StepClock, report_step
-from elmo_chinese.training.session import StopRequest, Watchdog, say_how_to_use_all, versions
+from elmo_chinese.training.session import StopRequest, Watchdog, say_how_to_use_all, versions, wait_for_all
 
 import paddle
 import paddle.distributed as dist
@@ -176,22 +176,23 @@ def train(job: Job, progress: Progress, states: States = None) -> bool:
         watchdog.beat()
         return request.asked
 
-    while not (stop or is_over(job, progress)):
-        resumed = progress.evaluation_due  # the step was made before this start, but not its evaluation
-        if not resumed:
-            with clock, watchdog, short_of_memory(job, f"step {progress.step + 1}"):
-                norm, states, stop = do_step(job, progress, next(batches), states, clock, asked())
-            if progress.step % job.options.log_interval == 0 or progress.step == job.total_steps:
-                log_step(job, progress, norm, states, clock)
-            progress.evaluation_due = job.is_evaluated(progress.step)
-        result, best = None, False
-        if progress.evaluation_due and not stop:
-            with watchdog, short_of_memory(job, "evaluation"):
-                result = job.evaluate(progress, states, asked, watchdog)
-            stop, best = result is None, result is not None and log_evaluation(job, progress, result)
-        last = progress.step == job.total_steps
-        if resumed or stop or best or last or job.is_saved(progress.step):
-            save(job, progress, states, result)
+    with watchdog:
+        while not (stop or is_over(job, progress)):
+            resumed = progress.evaluation_due  # the step was made before this start, but not its evaluation
+            if not resumed:
+                with clock, short_of_memory(job, f"step {progress.step + 1}"):
+                    norm, states, stop = do_step(job, progress, next(batches), states, clock, asked())
+                if progress.step % job.options.log_interval == 0 or progress.step == job.total_steps:
+                    log_step(job, progress, norm, states, clock)
+                progress.evaluation_due = job.is_evaluated(progress.step)
+            result, best = None, False
+            if progress.evaluation_due and not stop:
+                with short_of_memory(job, "evaluation"):
+                    result = job.evaluate(progress, states, asked, watchdog)
+                stop, best = result is None, result is not None and log_evaluation(job, progress, result)
+            last = progress.step == job.total_steps
+            if resumed or stop or best or last or job.is_saved(progress.step):
+                save(job, progress, states, result)
     if job.log:
         report_end(job, progress)
     return is_over(job, progress)
@@ -297,8 +298,7 @@ def save(job: Job, progress: Progress, states: States, result: Optional[Result])
         keep = None if job.options.keep == "all" else int(job.options.keep)
         job.log.sync()
         checkpoint.save(job.root, info, job.network.state_dict(), moments, arrays, vocabulary, keep, score)
-    if dist.get_world_size() > 1:
-        dist.barrier()
+    wait_for_all()
 
 
 def progress_of(found: Optional[Checkpoint], dev_text: Optional[str]) -> Progress:

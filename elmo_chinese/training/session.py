@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import math
 import os
 import platform
@@ -23,6 +24,7 @@ from elmo_chinese.training.metrics import StepClock
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from paddle.distributed import collective
 
 # A closed terminal (SIGHUP) stops a run as the others do, unless it was started to outlive that (nohup).
 STOPS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
@@ -174,13 +176,28 @@ def say_how_to_use_all(device: str) -> None:
         say(f"note: {there}, but this process trains on one device alone; `sh run.sh` starts one process for each")
 
 
+_meetings = itertools.count()
+
+
+def wait_for_all() -> None:
+    """Wait until all processes have come here, however long that takes.
+
+    Before a sum over processes that come from work of unequal length: gloo's sums and barriers give up after 30 s.
+    """
+    store, key = collective._default_store, f"elmo_chinese/{next(_meetings)}"
+    if dist.get_world_size() > 1:
+        store.add(key, 1)
+        while store.add(key, 0) < dist.get_world_size():
+            time.sleep(0.05)
+
+
 def leave() -> None:
     """End a process of several on the CPU that has done its work, without what Python and Paddle do at an end.
 
     Taking gloo down then ends a process in a segmentation fault now and then, after all is saved and said.
     """
     if dist.get_world_size() > 1 and paddle.device.get_device() == "cpu":
-        dist.barrier()  # nobody is waited for any more
+        wait_for_all()  # and nobody is waited for any more
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -73,7 +73,8 @@ class Task:
             checkpoint.restore_optimizer(
                 self.optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE
             )
-        elif dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
+        session.wait_for_all()  # for one another's text
+        if not found and dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
             for parameter in self.parameters:
                 dist.broadcast(parameter, src=0)
         self.progress = progress_of(found, dev_text)
@@ -160,6 +161,7 @@ class Task:
         self.network.eval()
         with watchdog.paused():
             answers = self.predict_dev()
+        session.wait_for_all()
         score, more, dev = self.score_dev(shared(answers))
         self.network.train()
         return Result(score, {**figures, **more}, dev)

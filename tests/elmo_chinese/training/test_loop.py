@@ -35,9 +35,7 @@ def card():
 
 @pytest.mark.parametrize("fails", [lambda: paddle.zeros([2**40]), in_backward, card])
 def test_short_memory_is_one_line_that_says_what_to_do(fails):
-    with pytest.raises(
-        loop.OutOfMemoryError, match="^step 3: out of memory; lower --batch_size. .* runs/mine"
-    ) as error:
+    with pytest.raises(loop.OutOfMemoryError, match="^step 3: out of memory; lower --batch_size. The") as error:
         with loop.short_of_memory(JOB, "step 3"):
             fails()
     assert error.value.code == UNEXPECTED  # others may have taken it, so run.sh starts again
