@@ -11,19 +11,18 @@ are those of the project's taggers, so a release can be trained on (`python -m l
 Beside this file: `interface.py` (the class of LAC 2.1), `custom.py` (a user's own words), `rank.py` (weights of words).
 """
 
-import configparser
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 from elmo_chinese.files import cache_folder, lock_file, writing
 from elmo_chinese.storage.archive import extract
-from elmo_chinese.storage.pretrained import PretrainedError, fluid_shape, read_fluid_variable
-from elmo_chinese.text.reading import InputError, read_lines
+from elmo_chinese.storage.pretrained import PretrainedError, read_fluid_variable
+from elmo_chinese.text.reading import InputError
 
 import numpy as np
 
@@ -35,6 +34,12 @@ from lac.release.rank import Ranker
 
 PACKAGE = "LAC==2.1.2"
 MODES = ("lac", "seg", "rank")
+# The files of a model's `model/`.
+PARTS = ("w_0", "b_0")
+TAGGER_VARIABLES = ["word_emb", "crfw", "fc_4.w_0", "fc_4.b_0"]
+TAGGER_VARIABLES += [f"{name}_{n}.{part}" for name in ("fc", "gru") for n in range(4) for part in PARTS]
+RANKER_VARIABLES = ["word_emb", "embedding_1.w_0", "fc_2.w_0", "fc_2.b_0", "fc_3.w_0", "fc_3.b_0"]
+RANKER_VARIABLES += [f"{name}_{n}.{part}" for name in ("fc", "lstm") for n in range(2) for part in PARTS]
 
 
 # --- getting it ---
@@ -152,7 +157,7 @@ def load_ranker(path: Optional[Union[str, Path]] = None) -> Ranker:
     root = Path(path) if path else fetch()
     if not (root / "rank_model").is_dir():
         raise InputError(f"{root}: mode rank wants the folder that has lac_model and rank_model in it")
-    return Ranker.from_fluid(root / "rank_model" / "model")
+    return Ranker(_variables(root / "rank_model" / "model", RANKER_VARIABLES))
 
 
 def make_tagger(folder: Path, num_words: int, num_tags: int, encoder=None, **options) -> Tagger:
@@ -163,60 +168,35 @@ def make_tagger(folder: Path, num_words: int, num_tags: int, encoder=None, **opt
         encoder, options: of `Tagger`. An encoder's columns of the first weights are zero, so that the answers are at
             first the same as without it.
     """
-    files = folder / "model"
-    for name in ("word_emb", "crfw", "gru_0.w_0", "fc_4.w_0"):
-        if not (files / name).is_file():
-            raise PretrainedError(f"{files / name}: no such file; it is not a released LAC model, or not all of it")
-    words, embed = fluid_shape(files / "word_emb")
-    hidden, tags = fluid_shape(files / "gru_0.w_0")[0], fluid_shape(files / "crfw")[1]
-    _check_config(folder / "conf" / "args.ini", dict(word_emb_dim=embed, grnn_hidden_dim=hidden, bigru_num=2))
+    variables = _variables(folder / "model", TAGGER_VARIABLES)
+    (words, embed), tags = variables["word_emb"].shape, variables["crfw"].shape[1]
+    hidden = variables["gru_0.w_0"].shape[0]
     for what, found, expected in (("tokens", num_words, words), ("tags", num_tags, tags)):
         if found != expected:
             raise PretrainedError(f"{folder}: its dictionary has {found} {what}, its network {expected}")
     tagger = Tagger(words, tags, embed, hidden, 2, encoder=encoder, **options)
-    extra = encoder.embedding_dim if encoder else 0
-
-    def fill(parameter, array):
-        if list(array.shape) != parameter.shape:
-            raise PretrainedError(f"{files}: expected shape {list(parameter.shape)}, found {list(array.shape)}")
-        parameter.set_value(array.astype(np.float32))
-
-    variables = _variables(files)
-    fill(tagger.word_embedding, variables["word_emb"])
+    extra = np.zeros((encoder.embedding_dim if encoder else 0, 3 * hidden), np.float32)
+    values = [(tagger.word_embedding, variables["word_emb"]), (tagger.crfw, variables["crfw"])]
+    values += [(tagger.output_w, variables["fc_4.w_0"]), (tagger.output_b, variables["fc_4.b_0"].ravel())]
     grus = [gru for block in tagger.blocks for gru in (block.forward_gru, block.backward_gru)]
     for number, gru in enumerate(grus):
-        flat = variables[f"gru_{number}.w_0"].ravel()
-        input_w = variables[f"fc_{number}.w_0"]
-        if number < 2 and extra:
-            input_w = np.concatenate([np.zeros((extra, input_w.shape[1]), np.float32), input_w])
-        fill(gru.input_w, input_w)
-        fill(gru.input_b, variables[f"fc_{number}.b_0"].ravel() + variables[f"gru_{number}.b_0"].ravel())
-        fill(gru.gate_w, flat[: 2 * hidden * hidden].reshape(hidden, 2 * hidden))
-        fill(gru.candidate_w, flat[2 * hidden * hidden :].reshape(hidden, hidden))
-    fill(tagger.output_w, variables["fc_4.w_0"])
-    fill(tagger.output_b, variables["fc_4.b_0"].ravel())
-    fill(tagger.crfw, variables["crfw"])
+        input_w, recurrent = variables[f"fc_{number}.w_0"], variables[f"gru_{number}.w_0"].ravel()
+        values += [
+            (gru.input_w, np.concatenate([extra, input_w]) if number < 2 else input_w),
+            (gru.input_b, (variables[f"fc_{number}.b_0"] + variables[f"gru_{number}.b_0"]).ravel()),
+            (gru.gate_w, recurrent[: 2 * hidden * hidden].reshape(hidden, 2 * hidden)),
+            (gru.candidate_w, recurrent[2 * hidden * hidden :].reshape(hidden, hidden)),
+        ]
+    for parameter, array in values:
+        if list(array.shape) != parameter.shape:
+            raise PretrainedError(f"{folder}: expected shape {list(parameter.shape)}, found {list(array.shape)}")
+        parameter.set_value(array.astype(np.float32))
     tagger.eval()
     return tagger
 
 
-def _variables(files: Path) -> Dict[str, np.ndarray]:
-    names = ["word_emb", "crfw", "fc_4.w_0", "fc_4.b_0"]
-    names += [f"{kind}_{n}.{part}" for kind in ("fc", "gru") for n in range(4) for part in ("w_0", "b_0")]
+def _variables(files: Path, names: List[str]) -> Dict[str, np.ndarray]:
     missing = [name for name in names if not (files / name).is_file()]
     if missing:
-        raise PretrainedError(f"{files}: missing {', '.join(missing)}")
+        raise PretrainedError(f"{files}: missing {', '.join(missing)}; it is not a released model, or not all of it")
     return {name: read_fluid_variable(files / name) for name in names}
-
-
-def _check_config(path: Path, sizes: Dict[str, int]) -> None:
-    """Compare what args.ini says with the files."""
-    config = configparser.ConfigParser()
-    try:
-        config.read_string("\n".join(line for block in read_lines(path) for line in block))
-        said = {name: config.getint("NETWORK_CONFIG", name) for name in sizes}
-    except (configparser.Error, ValueError) as error:
-        raise InputError(f"{path}: not the configuration of a released model: {error}")
-    for name, value in sizes.items():
-        if said[name] != value:
-            raise PretrainedError(f"{path}: {name} is {said[name]}, but the files of the network say {value}")

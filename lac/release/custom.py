@@ -5,7 +5,8 @@ An item is one or more pieces of text, each with a type (`text/TYPE`) or without
 tagger's. A single character without a type says nothing and is left out.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+import itertools
+from typing import Dict, List, Optional, Set, Tuple
 
 from elmo_chinese.text.reading import read_lines
 
@@ -14,47 +15,32 @@ from lac.model import Tagged
 Item = List[Tuple[str, str]]  # pieces and their labels, "" where there is none
 
 
-class Items(NamedTuple):
+class Items:
     """Items by their text; `starts` holds what their texts start with, to know when to stop looking."""
 
-    by_text: Dict[str, Item]
-    starts: set
+    def __init__(self):
+        self.by_text: Dict[str, Item] = {}
+        self.starts: Set[str] = set()
 
-
-def no_items() -> Items:
-    """Return an empty dictionary."""
-    return Items({}, set())
-
-
-def add(items: Items, line: str, sep: Optional[str] = None) -> None:
-    """Add an item.
-
-    Args:
-        line: its pieces, apart by `sep` (None: by white space).
-    """
-    pieces = []
-    for piece in map(str.strip, line.strip().split(sep)):
-        text, slash, label = piece.rpartition("/")
-        text, label = (text, label) if slash and text else (piece, "")
-        if text:
-            pieces.append((text, label))
-    text = "".join(piece for piece, _ in pieces)
-    if not text or (len(text) == 1 and not pieces[0][1]):
-        return
-    items.by_text[text] = pieces
-    items.starts.update(text[:end] for end in range(1, len(text)))
+    def add(self, line: str, sep: Optional[str] = None) -> None:
+        """Add an item: its pieces, apart by `sep` (None: by white space)."""
+        pieces = []
+        for piece in map(str.strip, line.strip().split(sep)):
+            text, slash, label = piece.rpartition("/")
+            text, label = (text, label) if slash and text else (piece, "")
+            if text:
+                pieces.append((text, label))
+        text = "".join(piece for piece, _ in pieces)
+        if len(text) > 1 or (text and pieces[0][1]):
+            self.by_text[text] = pieces
+            self.starts.update(text[:end] for end in range(1, len(text)))
 
 
 def read(path: str, sep: Optional[str] = None) -> Items:
-    """Return the items of a file, one a line.
-
-    Raises:
-        InputError: no such file, or not UTF-8.
-    """
-    items = no_items()
-    for block in read_lines(path):
-        for line in block:
-            add(items, line, sep)
+    """Return the items of a file, one a line; `InputError`: no such file, or not UTF-8."""
+    items = Items()
+    for line in itertools.chain.from_iterable(read_lines(path)):
+        items.add(line, sep)
     return items
 
 

@@ -36,7 +36,7 @@ class LAC:
     def __init__(self, model_path: Optional[str] = None, mode: str = "lac", use_cuda: bool = False):
         if mode not in release.MODES:
             raise ValueError(f"mode must be one of {', '.join(release.MODES)}, got {mode!r}")
-        self.path, self.mode, self.items, self.ranker = model_path, mode, custom.no_items(), None
+        self.path, self.mode, self.items, self.ranker = model_path, mode, custom.Items(), None
         if model_path in ("lac", "seg"):  # as the other commands name the released ones
             model_path, self.path, self.mode = None, None, mode if mode == "rank" else model_path
             mode = self.mode
@@ -62,7 +62,7 @@ class LAC:
         """Add one item, as a line of a customization file."""
         if not isinstance(word, str):
             raise TypeError(f"add_word takes a string, got {type(word).__name__}")
-        custom.add(self.items, word, sep)
+        self.items.add(word, sep)
 
     def train(self, model_save_dir: str, train_data: str, test_data: Optional[str] = None, **flags) -> None:
         """Train the model on, by `lac.train`, and go on with the best one.

@@ -10,19 +10,16 @@ with g = x W_x + h_before W, columns in the order candidate, input, forget, outp
 """
 
 import functools
-from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 from elmo_chinese.network import kernels
 from elmo_chinese.network.gru import reorder, reverse_places
-from elmo_chinese.storage.pretrained import PretrainedError, read_fluid_variable
 from elmo_chinese.training.batches import batches_by_length, pad
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-NAMES = [f"{kind}.{part}" for kind in ("fc_0", "fc_1", "fc_2", "fc_3", "lstm_0", "lstm_1") for part in ("w_0", "b_0")]
 DENSE = ["fc_2.w_0", "fc_2.b_0", "fc_3.w_0", "fc_3.b_0"]
 BATCH_TOKENS = 8192
 
@@ -31,21 +28,12 @@ class Ranker:
     """The network; its sizes are those of its files.
 
     Args:
-        variables: arrays by the release's names.
+        variables: arrays by the release's names (`lac.release.RANKER_VARIABLES`).
     """
 
     def __init__(self, variables: Dict[str, np.ndarray]):
         self.variables = {name: paddle.to_tensor(array.astype(np.float32)) for name, array in variables.items()}
         self.size = variables["lstm_0.w_0"].shape[0]
-
-    @classmethod
-    def from_fluid(cls, folder: Path) -> "Ranker":
-        """Return the network of a folder of Fluid variables."""
-        names = ["word_emb", "embedding_1.w_0", *NAMES]
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise PretrainedError(f"{folder}: missing {', '.join(missing)}")
-        return cls({name: read_fluid_variable(folder / name) for name in names})
 
     def weights(self, words: Sequence[np.ndarray], tags: Sequence[np.ndarray]) -> List[np.ndarray]:
         """Return a weight for each token of each sentence, int64.
