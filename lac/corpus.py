@@ -24,6 +24,7 @@ from elmo_chinese.command import command
 from elmo_chinese.console import say
 from elmo_chinese.files import lock_folder, write_text
 from elmo_chinese.text.reading import InputError
+from elmo_chinese.training.flags import Parser
 
 import numpy as np
 
@@ -110,9 +111,7 @@ def _count(text: str) -> int:
 
 def main(arguments=None) -> None:
     """Run from the command line; user errors end with a message and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="lac.corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="lac.corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", nargs="+", required=True, help="corpus files, folders or glob patterns")
     parser.add_argument("--output", required=True, help="folder for train.txt, dev.txt, test.txt and tag.dic")
     parser.add_argument("--dev_lines", type=_count, default=0, help="lines of the input to hold out for dev.txt")

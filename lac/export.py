@@ -172,6 +172,8 @@ def save(model: Model, folder: Path) -> None:
     """
     if model.tagger is None:
         raise InputError("this model was exported already; --model takes one of lac.train")
+    if str(folder).encode("utf-8", "replace").decode("utf-8") != str(folder):
+        raise InputError(f"--output {folder}: Paddle writes programs under names in UTF-8 only; choose another name")
     if os.path.lexists(folder):
         raise InputError(f"{folder} is there already; choose another --output, or delete it first")
     with writing(folder) as beside:

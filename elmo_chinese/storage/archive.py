@@ -44,6 +44,10 @@ TIMEOUT = 60
 PathLike = Union[str, Path]
 
 
+class WriteError(InputError):
+    """The cache cannot be written; the message says where, and what to do."""
+
+
 def is_address(path_or_address: PathLike) -> bool:
     """Say whether this is an http(s) address and not a path."""
     return str(path_or_address).lower().startswith(("http://", "https://"))
@@ -92,8 +96,12 @@ def _fill(folder: Path, name: str) -> None:
     download(name, part)
     try:
         unpack(part, folder, name)
-    finally:  # a bad download is not worth keeping either: the next call fetches it anew
-        _forget(part)
+    except WriteError:
+        raise  # the download is whole: with room made, the next call unpacks it
+    except InputError:
+        _forget(part)  # a bad download is not worth keeping: the next call fetches it anew
+        raise
+    _forget(part)
 
 
 def _content_key(path: Path) -> str:
@@ -109,7 +117,7 @@ def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
+        raise WriteError(
             f"cannot write {path}: {error.strerror}; make room there, or set XDG_CACHE_HOME to another folder"
         )
 

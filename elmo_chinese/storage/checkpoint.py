@@ -24,6 +24,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -103,6 +104,18 @@ def only_run(root: PathLike, flag: str) -> Iterator[None]:
         except OSError as error:
             raise CheckpointError(f"cannot write to {root}: {error.strerror}; choose another {flag}")
         yield
+
+
+def check_room(root: PathLike, network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
+    """Raise `CheckpointError` if the disk has no room for one checkpoint; better now than after the first hours."""
+    moments = {"SGD": 0, "Adagrad": 1, "RMSProp": 3}.get(type(optimizer).__name__, 2)
+    needed = sum(4 * p.size * (1 if p.stop_gradient else 1 + moments) for p in network.parameters())
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise CheckpointError(
+            f"{root}: a checkpoint takes {needed / 1e9:.3f} GB, and {free / 1e9:.3f} GB are free there; make room, or "
+            "choose another folder"
+        )
 
 
 class Score(NamedTuple):
@@ -276,6 +289,8 @@ def claim(root: PathLike, found: Optional[Checkpoint]) -> str:
         write_text(root / RUN_FILE, json.dumps(began) + "\n")
     elif dist.get_rank() == 0:
         remove_unfinished(root, rf"{STEP_NAME}|latest|best|{re.escape(RUN_FILE)}|elmo_layers\.\w+", age=0)
+    if dist.get_world_size() > 1:
+        dist.barrier()  # the others read the id from the file
     return run
 
 
@@ -323,7 +338,7 @@ def save(
             paddle.save(optimizer, str(beside / OPTIMIZER_FILE))
             np.savez(beside / STATE_FILE, **state)
             (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
-            (beside / INFO_FILE).write_bytes(text.encode("utf-8"))
+            (beside / INFO_FILE).write_bytes(text.encode("utf-8", "backslashreplace"))  # of names that are not UTF-8
             write_sums(beside, PAYLOAD)
         own = [one for one in all_saved(root) if one.run == run]
         if score:

@@ -322,6 +322,7 @@ def report_start(job: Job, found: Optional[Checkpoint], progress: Progress, line
         found: the checkpoint that the run is resumed from. lines: what the job says of itself.
     """
     options, root, device = job.options, job.root, paddle.device.get_device().split(":")[0]
+    checkpoint.check_room(root, job.network, job.optimizer)
     if found:
         say(f"resuming from {found.path}: step {progress.step}, epoch {job.epoch(progress):.2f}")
     say(f"devices     {dist.get_world_size()} × {device} ({runtime.SETTINGS}; {kernels.describe()})")

@@ -90,6 +90,11 @@ class MetricsLog:
         with _home_for_visualdl():
             from visualdl import LogWriter  # slow to import, and only runs that log need it
 
+        class Writer(LogWriter):
+            @property
+            def file_name(self):  # VisualDL hashes it, and what is not UTF-8 would stop it
+                return os.fsencode(super().file_name).decode("utf-8", "replace")
+
         with _writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = [record for record in read_metrics(path) if record["step"] <= step] if path.exists() else []
@@ -97,7 +102,7 @@ class MetricsLog:
             curves = self.folder / f"vdlrecords.{run}.log"
             remove(curves)
             self._file = open(path, "ab", buffering=0)  # what a full disk refuses must not be tried again at the end
-            self._writer = LogWriter(logdir=str(self.folder), file_name=curves.name)
+            self._writer = Writer(logdir=str(self.folder), file_name=curves.name)
         if hparams:
             self._writer.add_hparams({name: _shown(value) for name, value in hparams.items()}, list(compared))
         for record in kept:

@@ -439,6 +439,22 @@ def test_no_server_and_no_address(tmp_path, content):
         local_folder("http://[nowhere", tmp_path / "cache")
 
 
+def test_a_disk_that_fills_while_a_download_is_unpacked_keeps_the_download(tmp_path, content, monkeypatch):
+    cache = tmp_path / "cache"
+    with server(content) as (address, requests):
+        monkeypatch.setattr(archive, "_extract_member", full)
+        with pytest.raises(InputError, match="No space left on device; make room"):
+            archive.local_folder(address, cache)
+        assert part_of(address, cache).read_bytes() == content
+        monkeypatch.undo()
+        assert archive.local_folder(address, cache).is_dir()
+
+
+def full(*arguments):
+    with archive._written(arguments[-1]):
+        raise OSError(28, "No space left on device")
+
+
 def test_a_page_instead_of_an_archive_is_not_kept(tmp_path, content):
     with server(b"<html>please log in</html>") as (address, _):
         with pytest.raises(InputError, match=r"127.0.0.1.*not a .tar.gz archive"):

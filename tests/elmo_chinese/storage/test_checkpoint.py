@@ -6,7 +6,9 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Optional
 
 from elmo_chinese import files
@@ -132,6 +134,16 @@ def test_random_branches_of_a_run(tmp_path, seed):
             step = draw.choice(steps(tmp_path))
         if draw.random() < 0.1:
             text = draw.choice("ab")
+
+
+def test_no_run_begins_without_room_for_one_checkpoint(tmp_path, monkeypatch):
+    network = paddle.nn.Linear(250, 999)  # 1 MB with its bias; 2 MB with Adagrad's sums, 3 MB with Adam's
+    for name, megabytes in (("SGD", 1), ("Adagrad", 2), ("Adam", 3)):
+        optimizer = getattr(paddle.optimizer, name)(0.1, parameters=network.parameters())
+        for free, fails in ((megabytes * 10**6, True), (megabytes * 10**6 + 10**5, False)):
+            monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+            with pytest.raises(CheckpointError, match="make room, or choose") if fails else nullcontext():
+                checkpoint.check_room(tmp_path, network, optimizer)
 
 
 def test_half_written_folders_are_ignored_and_cleaned_up_where_the_run_is_at_home(tmp_path):
