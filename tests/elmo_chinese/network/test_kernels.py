@@ -372,7 +372,7 @@ def test_without_a_compiler_it_works_and_says_so(monkeypatch, tmp_path, change, 
 
 
 def test_compiled_once_and_kept(library):
-    path = kernels._cache_path("g++")
+    path = kernels._cache_path(["g++"])
     before = path.stat().st_mtime_ns
     finished = run_python("-c", PROGRAM)
     assert "inner loops in C++" in finished.stdout, finished.stderr
