@@ -1,7 +1,7 @@
 """What a tagger knows of text: how it is cut into tokens, their ids, and what tags say.
 
-Baidu's released models and those trained here are read alike; what differs is in the data, and in three habits of which
-either kind has its own (`SCHEMES`). A release's folder has
+Baidu's released models and those trained here are read alike; what differs is in the data, and what `Dictionaries` says
+of `released`. A release's folder has
 
     word.dic        `id<TAB>token`; the token OOV stands for all others
     small_seg.dic   `word count`: the text is cut into its words; the model of mode seg has no use for it, for it each
@@ -31,6 +31,7 @@ TAGS_FILE = Path(__file__).parent / "data" / "tag.dic"
 TABLE_FILE = Path(__file__).parent / "conf" / "q2b.dic"
 Table = Dict[int, str]
 
+RELEASED_UNKNOWN = "OOV"
 # A unigram model of gold words and jieba's, which all together count as much as PRIOR gold ones; and the least count
 # that a word of jieba's must have. docs/experiments.md has what was tried.
 PRIOR, LEAST_COUNT = 500, 4
@@ -44,32 +45,6 @@ class Sentence(NamedTuple):
     gold: List[Span]
 
 
-class Scheme(NamedTuple):
-    """How models of one kind go about text and tags.
-
-    Attributes:
-        unknown: what stands among the words for all that do not.
-        index: function of ids by word, and of the replacements → the function token → id, None if it has none.
-        to_bio: function of tags → tags that say where words begin, see `lac.lines.to_bio`.
-        all_words: whether every character is in a word and white space is tagged like all else.
-    """
-
-    unknown: str
-    index: Callable[[Dict[str, int], Table], Callable[[str], Optional[int]]]
-    to_bio: Callable[[Sequence[str]], List[str]]
-    all_words: bool
-
-
-def _whole_tokens(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[int]]:
-    """Look tokens up as they stand; a token of one character is replaced before, be there a word for it or not."""
-    return {**ids, **{chr(one): ids.get(other) for one, other in table.items()}}.get
-
-
-def _by_character(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[int]]:
-    """Look tokens up after replacing characters; if that form is unknown, as they stand."""
-    return lambda token: ids.get(token.translate(table), ids.get(token))
-
-
 def plain_first(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[int]]:
     """Return the function token → id for a biLM, which was trained on text as it stands, or on replaced characters.
 
@@ -80,24 +55,21 @@ def plain_first(ids: Dict[str, int], table: Table) -> Callable[[str], Optional[i
     return lambda token: ids.get(token, ids.get(token.translate(all_but_digits), ids.get(token.translate(table))))
 
 
-SCHEMES = {
-    "released": Scheme("OOV", _whole_tokens, list, True),
-    "own": Scheme(UNKNOWN, _by_character, to_bio, False),
-}
-
-
 class Dictionaries:
     """What it takes to read text as a model does.
 
     Args:
         words: of the word embedding, by id. tags: by id. table: replacements before words are looked up.
         cutter: text → tokens.
-        scheme: a name in `SCHEMES`.
+        released: of Baidu's models, or trained on from one. Their tags say where words begin as they stand; every
+            character is in a word, and white space is tagged like all else; of the tokens only those of one character
+            are replaced before they are looked up. Other models' tags are made BIO tags (`lac.lines.to_bio`), white
+            space is not shown to the network, and all tokens are replaced, or if that is unknown looked up as they are.
         weight: how much a word of the training lines adds to its count in the cutter's dictionary, 0 if nothing. None:
             the words do not come from the training lines.
 
     Raises:
-        InputError: there is no word for unknown ones, or there are no such habits.
+        InputError: there is no word for unknown ones.
     """
 
     def __init__(
@@ -106,18 +78,20 @@ class Dictionaries:
         tags: Sequence[str],
         table: Table,
         cutter: Cutter,
-        scheme: str,
+        released: bool = False,
         weight: Optional[int] = None,
     ):
-        if scheme not in SCHEMES:
-            raise InputError(f"a model with the tag scheme {scheme!r}; known are {', '.join(SCHEMES)}")
         self.words, self.tags, self.table, self.cutter, self.weight = list(words), list(tags), table, cutter, weight
-        self.name, self.scheme, self.size = scheme, SCHEMES[scheme], len(words)
+        self.released, self.size, unknown = released, len(words), RELEASED_UNKNOWN if released else UNKNOWN
+        self.tag_ids = {tag: number for number, tag in enumerate(tags)}
         ids = {word: number for number, word in enumerate(words)}
-        if self.scheme.unknown not in ids or len(ids) != self.size:
-            raise InputError(f"{self.size} words, {len(ids)} different ones; {self.scheme.unknown} must be one of them")
-        self.unknown = ids[self.scheme.unknown]
-        self.look_up, self.tag_ids = self.scheme.index(ids, table), {tag: number for number, tag in enumerate(tags)}
+        if unknown not in ids or len(ids) != self.size:
+            raise InputError(f"{self.size} words, {len(ids)} different ones; {unknown} must be one of them")
+        self.unknown = ids[unknown]
+        # Function token → id, None if it has none.
+        self.look_up = lambda token: ids.get(token.translate(table), ids.get(token))
+        if released:
+            self.look_up = {**ids, **{chr(one): ids.get(other) for one, other in table.items()}}.get
 
     @property
     def typed(self) -> bool:
@@ -127,7 +101,7 @@ class Dictionaries:
     @property
     def labels(self) -> List[str]:
         """The types of words."""
-        return [label for label in labels_of(self.tags) if label != OUTSIDE or not self.scheme.all_words]
+        return [label for label in labels_of(self.tags) if label != OUTSIDE or not self.released]
 
     def word_ids(self, tokens: Iterable[str]) -> np.ndarray:
         """Return the ids of tokens, int64."""
@@ -136,7 +110,7 @@ class Dictionaries:
 
     def for_other_lines(self) -> "Dictionaries":
         """Return the same for a model that is trained on other lines than those that these were made from."""
-        return Dictionaries(self.words, self.tags, self.table, self.cutter, self.name)
+        return Dictionaries(self.words, self.tags, self.table, self.cutter, self.released)
 
     # --- tagged lines ---
 
@@ -191,13 +165,17 @@ class Dictionaries:
 
     def spans(self, tokens: Sequence[str], tag_ids: Iterable[int]) -> List[Span]:
         """Return the words that tokens and their tags make up."""
-        return words_of(spans(tokens, self.scheme.to_bio([self.tags[number] for number in tag_ids])))
+        return words_of(spans(tokens, self.bio([self.tags[number] for number in tag_ids])))
+
+    def bio(self, tags: List[str]) -> List[str]:
+        """Return tags that say where words begin, see `lac.lines.to_bio`."""
+        return tags if self.released else to_bio(tags)
 
     # --- files ---
 
     def info(self) -> Dict[str, Any]:
         """Return what `restore` wants besides words, tags, replacements and the cutter's dictionary."""
-        return {"cutter": self.cutter.kind, "scheme": self.name, "weight": self.weight}
+        return {"cutter": self.cutter.kind, "released": self.released, "weight": self.weight}
 
 
 def restore(
@@ -215,7 +193,7 @@ def restore(
     if weight is not None and (type(weight) is not int or weight < 0):
         raise InputError(f"{where}: weight must be a whole number of at least 0, found {weight!r}")
     cutter = cutting.make(info["cutter"], dictionary, where, frozenset(words))
-    return Dictionaries(words, tags, table, cutter, info["scheme"], weight)
+    return Dictionaries(words, tags, table, cutter, info["released"], weight)
 
 
 # --- files of tags and replacements ---
@@ -297,9 +275,9 @@ def from_lines(
     counts, weight = mix(count_words(lines), cutting.jieba_counts(LEAST_COUNT))
     cutter, table = PathCutter(counts, "count"), {**table, **DIGITS}
     if words is None:
-        bare = Dictionaries([UNKNOWN], tags, table, cutter, "own", weight)
+        bare = Dictionaries([UNKNOWN], tags, table, cutter, False, weight)
         words = build_vocabulary(bare.training_sentences(lines), table)
-    return Dictionaries(words, tags, table, cutter, "own", weight)
+    return Dictionaries(words, tags, table, cutter, False, weight)
 
 
 # --- of a release ---
@@ -312,12 +290,12 @@ def read_release(conf: Path) -> Dictionaries:
         InputError: a line or a file that cannot be used.
     """
     tags, words, table = _by_id(conf / "tag.dic"), _by_id(conf / "word.dic"), read_table(conf / "q2b.dic")
-    if SCHEMES["released"].unknown not in words:
-        raise InputError(f"{conf / 'word.dic'}: no token {SCHEMES['released'].unknown} in it")
+    if RELEASED_UNKNOWN not in words:
+        raise InputError(f"{conf / 'word.dic'}: no token {RELEASED_UNKNOWN} in it")
     path = conf / "small_seg.dic"
     # Tags that say nothing but where words end are those of mode seg.
     kind, dictionary = ("length", "\n".join(_lines(path))) if any(tag[:-2] for tag in tags) else ("characters", "")
-    return Dictionaries(words, tags, table, cutting.make(kind, dictionary, path, frozenset(words)), "released")
+    return Dictionaries(words, tags, table, cutting.make(kind, dictionary, path, frozenset(words)), True)
 
 
 def _by_id(path: Path) -> List[str]:

@@ -5,8 +5,7 @@
                       are one word of type nt. A surname and the given name after it (`江/nr 泽民/nr`) are one name.
     words and types   `迈向/v 充满/v 希望/n`, nothing of that kind in it; what `lac.corpus` writes
     words and tags    `中央 电台 迎 新年<TAB>nt-B nt-I v t`: tokens, and a tag for each that says where words begin and
-                      go on (below); a token tagged O is in no word. If there is a third field,
-                      `中央电台/nt 迎/v 新年/t`, it has the words.
+                      go on (below); a token tagged O is in no word
     words alone       `迈向 充满 希望`, for a model that cuts only
 
 How the text is cut into tokens does not depend on them, see `lac/dictionaries.py`.
@@ -21,8 +20,7 @@ that has ended) begins a new one.
 import itertools
 import re
 from collections import Counter
-from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.text.reading import InputError, PathLike, find_files, read_text
 
@@ -197,26 +195,19 @@ def join_names(words: Words) -> Words:
 def parse_tagged(line: str) -> Words:
     """Return the words of a line of words and tags; `ValueError` says what is wrong with it."""
     fields = line.split("\t")
-    if len(fields) not in (2, 3):
-        raise ValueError(f"expected `words<TAB>tags`, found {len(fields)} fields: {line[:60]!r}")
     tokens, tags = fields[0].split(), fields[1].split()
     typed = next((tag for tag in tags if "/" in tag), None)
     if typed:
         raise ValueError(f"expected tags after the tab, found {typed!r}; put each sentence on a line of its own")
+    if len(fields) != 2:
+        raise ValueError(f"expected `words<TAB>tags`, found {len(fields)} fields: {line[:60]!r}")
     _check_endings(tags)
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} words, but {len(tags)} tags: {line[:60]!r}")
     if not tokens:
         raise ValueError("no words before the tab")
     text = "".join(tokens)
-    found = words_of(spans(tokens, to_bio(tags))) if len(fields) == 2 else _gold_spans(text, fields[2])
-    words, place = [], 0
-    for span in [*found, Span(len(text), len(text), "")]:
-        if span.start > place:
-            words.append((text[place : span.start], OUTSIDE))
-        words.append((text[span.start : span.end], span.label))
-        place = span.end
-    return words[:-1]
+    return [(text[span.start : span.end], span.label) for span in spans(tokens, to_bio(tags))]
 
 
 def _check_endings(tags: Sequence[str]) -> None:
@@ -234,19 +225,6 @@ def _check_endings(tags: Sequence[str]) -> None:
                 f"the tag {tag!r}: where a token stands in its word is said behind the type, by -B, -I, -E or -S: "
                 f"{label}-B {label}-I, each sentence on one line"
             )
-
-
-def _gold_spans(text: str, field: str) -> List[Span]:
-    found, place = [], 0
-    for token in field.split():
-        word, slash, tag = token.rpartition("/")
-        if not word or not tag:
-            raise ValueError(f"third field: expected word/tag, found {token!r}")
-        found.append(Span(place, place + len(word), tag))
-        place += len(word)
-    if text != "".join(token.rpartition("/")[0] for token in field.split()):
-        raise ValueError("the third field is not the text of the first one")
-    return found
 
 
 def labels_of(tags: Iterable[str]) -> List[str]:
@@ -281,7 +259,8 @@ def read_gold(
     """
     lines, problems = [], []
     for path in find_files(paths):
-        before, rows = len(lines), list(_numbered(path))
+        before, rows = len(lines), enumerate(itertools.chain.from_iterable(read_text(path)), start=1)
+        rows = [(number, line) for number, line in rows if line.strip()]
         try:
             has_types = _have_types([line for _, line in rows])
         except ValueError as error:
@@ -327,15 +306,6 @@ def _check_labels(words: Words, labels: Sequence[str]) -> None:
             raise ValueError(f"{word!r} is in no word; the model gives each character one")
         if label not in labels:
             raise ValueError(f"unknown type {label!r} of word {word!r}; the model has {', '.join(list(labels)[:8])} …")
-
-
-def _numbered(path: Path) -> Iterator[Tuple[int, str]]:
-    number = 0
-    for block in read_text(path):
-        for line in block:
-            number += 1
-            if line.strip():
-                yield number, line
 
 
 def count_words(lines: Iterable[Line]) -> Dict[str, int]:

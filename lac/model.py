@@ -175,9 +175,9 @@ def tag_tokens(model: Model, texts: Sequence[str], weigh: Optional[Callable] = N
     Args:
         weigh: function of the word ids and tag ids of sentences → weights of their tokens (`lac/release/rank.py`).
     """
-    scheme, all_tokens = model.text.scheme, model.text.cutter.cut_many(texts)
+    all_tokens = model.text.cutter.cut_many(texts)
     shown = all_tokens
-    if not scheme.all_words:
+    if not model.text.released:
         shown = [[token for token in tokens if not token.isspace()] for tokens in all_tokens]
     pieces = [(number, piece) for number, tokens in enumerate(shown) for piece in split_long(model, tokens)]
     encoded = encode(model, [piece for _, piece in pieces])
@@ -193,7 +193,7 @@ def tag_tokens(model: Model, texts: Sequence[str], weigh: Optional[Callable] = N
         if len(of_shown) < len(tokens):
             rest = iter(of_words)
             of_words = ["" if token.isspace() else next(rest) for token in tokens]
-        tagged.append(Tagged(tokens, scheme.to_bio(of_words), weight if weigh else None))
+        tagged.append(Tagged(tokens, model.text.bio(of_words), weight if weigh else None))
     return tagged
 
 

@@ -11,7 +11,7 @@ stays empty.
     text    `上海/ns 的/u 房价/n …`, in mode seg without the types, in mode rank with the weight behind a second slash;
             white space of the line is left out
     json    `{"words": ["上海", "的", …], "tags": ["ns", "u", …]}`; the words joined up are the line to the
-            character, white space too; in mode rank with "weights"
+            character, white space too, without characters of no width; in mode rank with "weights"
 
 White space at the ends of a line is not shown to the model, whose answers it would change; its tag in json is "".
 

@@ -84,7 +84,6 @@ def test_surname_and_given_name_are_one_name(names, expected):
         "one blank": ("李鹏/nr 江泽民/nr", "李鹏/nr 江泽民/nr"),
         "a bracket as a word": ("[/w 李鹏/nr 江泽民/nr ]/w", "[/w 李鹏/nr 江泽民/nr ]/w"),
         "tokens and tags": ("江 泽民 、 大 桥\tnr-B nr-I O n-B n-E", "江泽民/nr 、/O 大桥/n"),
-        "with gold words": ("江 泽民 大 桥\tx y z n\t江泽/a 民大桥/n", "江泽/a 民大桥/n"),
     }.values(),
 )
 def test_the_forms_of_a_line_are_told_by_looking(line, expected):

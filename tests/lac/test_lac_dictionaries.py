@@ -77,13 +77,13 @@ def test_tokens_are_cut_where_words_end(general):
     ],
 )
 def test_tags_are_spelled_as_the_tag_set_has_them(tags, line, expected):
-    text = Dictionaries(["<UNK>"], tags, {}, CharacterCutter(), "own", 0)
+    text = Dictionaries(["<UNK>"], tags, {}, CharacterCutter(), weight=0)
     gold = [("甲", ""), ("乙丙", "")] if tags[0] == "-B" else parse_line(line)
     assert text.training_sentences([Line(gold, "here")])[0].tags == expected
 
 
 def test_a_tag_that_is_lacking_is_named():
-    text = Dictionaries(["<UNK>"], ["w"], {}, CharacterCutter(), "own", 0)
+    text = Dictionaries(["<UNK>"], ["w"], {}, CharacterCutter(), weight=0)
     with pytest.raises(InputError, match="here: '……' is 2 tokens, but the tag set has no w-B; add it"):
         text.training_sentences([Line([("……", "w")], "here")])
 
@@ -97,7 +97,7 @@ def test_the_words_of_a_new_model_and_their_ids(general):
 
 def test_a_form_that_only_the_vocabulary_has_is_found_too():
     for words, expected in ((["A", "Ａ"], [1, 1]), (["Ａ"], [1, 0]), (["A"], [1, 1])):
-        text = Dictionaries(["<UNK>", *words], TAGS, TABLE, CharacterCutter(), "own")
+        text = Dictionaries(["<UNK>", *words], TAGS, TABLE, CharacterCutter())
         assert text.word_ids(["Ａ", "A"]).tolist() == expected
 
 
@@ -113,7 +113,6 @@ def test_what_is_written_is_read_again(general, tmp_path):
     assert (again.weight, again.words, again.cutter.counts) == (text.weight, text.words, text.cutter.counts)
     bad = [
         ({"cutter": "x"}, "is to be cut by 'x'; known are characters, jieba, count, length"),
-        ({"scheme": "x"}, "with the tag scheme 'x'; known are released, own"),
         ({"weight": -1}, "weight must be a whole number"),
     ]
     for change, message in bad:

@@ -34,7 +34,7 @@ def random_model(**elmo):
     tagger.eval()
     table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
     cutter = PathCutter({word: 3 for word in vocabulary.words}, "count")
-    text = Dictionaries(vocabulary.words, tags, table, cutter, "own", weight=2)
+    text = Dictionaries(vocabulary.words, tags, table, cutter, weight=2)
     return Model(tagging.decoder(tagger), text, vocabulary if elmo else None, tagger)
 
 
