@@ -6,7 +6,8 @@
     python embed.py --checkpoint fluid_folder --vocab_path vocabulary.txt --input text.txt --output vectors.npz
 
 A checkpoint is a folder of train.py, a folder of Fluid variables, or a .tar.gz of one or its address. The
-text has one sentence a line, words apart by white space (with --segment: any text, cut by jieba).
+text has one sentence a line, words apart by white space (with --segment: any text, cut as the model's own was, or
+where nobody knows how, along the words of its vocabulary).
 
 The output holds one array for each line, named by its number from 0: `numpy.load("vectors.npz")["0"]`. Its
 shape is [layers, words, size] for --layers all, else [words, size]; --pool takes the words away. size is twice
@@ -43,8 +44,8 @@ from elmo_chinese.files import check_apart
 from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.pretrained import pretrained_sizes
 from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
-from elmo_chinese.text.corpus.sentences import segment
 from elmo_chinese.text.reading import InputError, read_stdin, read_text, words_of
+from elmo_chinese.text.segmenter import segmenter_of
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.flags import Parser, boolean, positive_int
 from elmo_chinese.training.session import choose_device
@@ -296,17 +297,6 @@ def load(options) -> Tuple[ElmoEncoder, Vocabulary]:
     return encoder, vocabulary
 
 
-def splitter(segmented: bool) -> Callable[[str], List[str]]:
-    """Return what cuts a line into words: at white space, or by jieba, white space dropped."""
-    if not segmented:
-        return words_of
-    try:
-        import jieba  # noqa: F401  better now than at the first line
-    except ImportError:
-        raise OptionError("--segment: jieba is not installed; pip install jieba, or bring text cut into words")
-    return lambda line: segment(line).split()
-
-
 def counts_of(text: Text, pool: str) -> Counts:
     """Return how many lines and rows of vectors a text has."""
     return Counts(text.lines, text.words if pool == "none" else text.lines, pool != "none")
@@ -353,12 +343,12 @@ def report_start(options, encoder, text, device) -> None:
 
 def run(options) -> None:
     """The command: output, model, text, vectors."""
-    output, split = Path(options.output), splitter(options.segment)
+    output = Path(options.output)
     check_apart("--output", targets_of(output), [options.input, options.checkpoint])
     with writing(output) as write:
         device = choose_device(options.use_gpu)
         encoder, vocabulary = load(options)
-        text = Text(options.input, vocabulary, split)
+        text = Text(options.input, vocabulary, segmenter_of(vocabulary).cut if options.segment else words_of)
         report_start(options, encoder, text, device)
         start, progress = time.perf_counter(), Progress(text.words, "words")
         how = (options.layers, options.pool, options.dtype, options.batch_tokens, progress.add)
@@ -380,7 +370,7 @@ def make_parser() -> Parser:
     flag("--vocab_path", help="the model's vocabulary; needed for Fluid folders, our checkpoints have their own")
     flag("--input", required=True, help="UTF-8 text, one sentence a line; - reads standard input")
     flag("--output", required=True, help="a name that ends in .npz, in .npy for large texts, or in .h5 with h5py")
-    flag("--segment", default=False, help="cut each line into words with jieba; white space is dropped", **switch)
+    flag("--segment", default=False, help="cut each line into words as the model's own text was", **switch)
     flag("--layers", choices=LAYERS, default="mix", help="the trained mix, the top layer, or all (default: mix)")
     flag("--pool", choices=POOLS, default="none", help="one vector a sentence: mean or max over its words")
     flag("--dtype", choices=DTYPES, default="float32", help="float16 halves the file")

@@ -6,9 +6,9 @@
 `sentences` reads text in UTF-8, GB18030, Big5 or UTF-16, packed (.gz, .bz2, .xz) or not, and tells its form by the
 content: plain text with blank lines between documents, JSON with one document a line or in an array, CSV, numbered
 lines, WikiExtractor's <doc …>, Wikipedia's dumps as they are published. It cuts sentences after 。！？ and their like,
-words with jieba or, for a biLM that a tagger is to use, by the dictionary that the tagger cuts by (--cutter
-lac_model), and writes one sentence a line to
-OUTPUT/train/ and OUTPUT/dev/, with OUTPUT/summary.json and summary.png. Whether a document goes to dev (of
+words with jieba or, with --cutter, as a model wants them, and writes one sentence a line to OUTPUT/train/ and
+OUTPUT/dev/, with OUTPUT/summary.json and summary.png. How words were cut stands in OUTPUT/segmenter.json; `vocabulary`
+and train.py carry it along, so that text for the model is cut the same. Whether a document goes to dev (of
 few documents: which blocks of lines) depends on a hash of its text, so it is the same every time. A run that was
 stopped or killed resumes when it is started again.
 
@@ -38,16 +38,17 @@ from elmo_chinese.files import check_apart, discard, lock_folder, remove_unfinis
 from elmo_chinese.runtime import available_cores
 from elmo_chinese.text.corpus.documents import Document, check_file, chunks, in_order, usable_workers
 from elmo_chinese.text.corpus.forms import NAMES
-from elmo_chinese.text.corpus.sentences import normalise, split_sentences, tokenizer
+from elmo_chinese.text.corpus.sentences import normalise, split_sentences
 from elmo_chinese.text.corpus.shards import PARTS, Seen, ShardWriter, count_in, empty_counts, plot, summarise
 from elmo_chinese.text.corpus.wikipedia import CONVERSIONS, lines_of_article, to_script
 from elmo_chinese.text.reading import InputError, find_files, read_lines
-from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, Segmenter, read_counts, segmenter_of
+from elmo_chinese.text.vocabulary import UNKNOWN, Vocabulary, note_path, read_note
 from elmo_chinese.training.flags import Parser, positive_int, share
 
 import numpy as np
 
-SUMMARIES = ("summary.json", "summary.png")
+SUMMARIES = ("summary.json", "summary.png", "segmenter.json")
 
 
 class Cut(NamedTuple):
@@ -62,32 +63,44 @@ class Cut(NamedTuple):
 
 
 @functools.lru_cache(maxsize=None)
-def dictionary_cutter(path: str):
-    """Return what cuts text into the tokens of a tagger; made once in each process.
+def make_segmenter(path: Optional[str], user_dict: Optional[str]) -> Segmenter:
+    """Return what cuts the words of the corpus; made once in each process.
 
     Args:
-        path: a dictionary, `word count` on each line; the folder of a tagger; or lac, the released one.
+        path: a model's folder, which text is cut for as its own was; a vocabulary, along whose words text is cut; a
+            dictionary, `word count` on each line; or lac, the released tagger. None: jieba cuts.
+        user_dict: UTF-8 file with words for jieba.
 
     Raises:
         InputError, CheckpointError: it cannot be read.
     """
+    if path is None:
+        lines = [line for block in read_lines(user_dict) for line in block] if user_dict else []
+        return JiebaSegmenter("\n".join(lines), user_dict or "")
+    if not Path(path).is_file():
+        return _of_model(path)
+    lines = [line for block in read_lines(path) for line in block]
+    if UNKNOWN in map(str.strip, lines):
+        return segmenter_of(Vocabulary(path))
+    return PathSegmenter(read_counts(path, lines), "count")
+
+
+def _of_model(path: str) -> Segmenter:
+    """Return what cuts text for a biLM or a tagger, by its folder."""
     # They need Paddle, which text cut by jieba does without.
+    from elmo_chinese.storage.checkpoint import VOCABULARY_FILE, is_bilm, resolve
     from elmo_chinese.storage.pretrained import PretrainedError
-    from elmo_chinese.text.cutter import PathCutter, read_counts
 
     from lac.release import load_any
 
-    if Path(path).is_file():
-        return PathCutter(read_counts(path, itertools.chain.from_iterable(read_lines(path))), "count")
+    if is_bilm(resolve(path)):
+        return segmenter_of(Vocabulary(resolve(path) / VOCABULARY_FILE))
+    if (Path(path) / "embedding_para").is_file():
+        raise InputError(f"{path} has no vocabulary in it (Fluid folders have none); name its vocabulary file instead")
     try:
         return load_any(path).text.cutter
     except PretrainedError as error:
         raise InputError(str(error))
-
-
-def words_of(sentences: List[str], cutter: Optional[str], user_dict: Optional[str]) -> Iterable[Iterable[str]]:
-    """Return the words of sentences: those of jieba, or the tokens that a tagger has."""
-    return dictionary_cutter(cutter).cut_many(sentences) if cutter else map(tokenizer(user_dict).cut, sentences)
 
 
 def cut_chunk(
@@ -95,13 +108,13 @@ def cut_chunk(
 ) -> Cut:
     """Cut the sentences and words of some documents."""
     documents, blank, lines, dev = [0, 0], 0, [], []
-    convert = to_script(script)
+    convert, segmenter = to_script(script), make_segmenter(cutter, user_dict)
     for starts, is_dev, form, raw in chunk:
         before = len(lines)
         if form == "wikipedia":
             raw = [line for markup in raw for line in lines_of_article(markup, script)]
         sentences = itertools.chain.from_iterable(split_sentences(normalise(convert(line), width)) for line in raw)
-        words = words_of(list(sentences), cutter, user_dict)
+        words = segmenter.cut_many(list(sentences))
         lines += filter(None, (" ".join(" ".join(row).split()) for row in words))  # white space is a word, too
         dev += [is_dev] * (len(lines) - before)
         documents[is_dev] += starts
@@ -138,7 +151,7 @@ def settings_of(options) -> Dict[str, Any]:
     names = ["input", "shard_size", "dev_fraction", "text_field", "normalise", "script", "user_dict", "duplicates"]
     settings = {name: getattr(options, name) for name in [*names, "duplicates_memory", "on_bad_record"]}
     if options.cutter:
-        dictionary = dictionary_cutter(options.cutter).dictionary
+        dictionary = make_segmenter(options.cutter, None).dictionary
         settings.update(cutter=options.cutter, cutter_sha256=hashlib.sha256(dictionary.encode("utf-8")).hexdigest())
     if options.user_dict:
         settings["user_dict_sha256"] = hashlib.sha256(Path(options.user_dict).read_bytes()).hexdigest()
@@ -219,7 +232,8 @@ def make_sentences(options) -> None:
     if options.cutter and options.user_dict:
         raise InputError("--user_dict is for jieba, and --cutter cuts by a dictionary; give one of them")
     to_script(options.script)  # what is not installed is found at once,
-    words_of([], options.cutter, options.user_dict)  # and so is a wrong dictionary, which forked workers share
+    segmenter = make_segmenter(options.cutter, options.user_dict)  # and so is a wrong dictionary; workers share it
+    options.normalise = options.normalise or segmenter.width
     seen = Seen(options.duplicates_memory) if options.duplicates == "drop" else None
     options.workers = usable_workers(options.workers)
     files, state = open_run(options)
@@ -279,12 +293,14 @@ def make_sentences(options) -> None:
             f"all {state['dev']['sentences']:,} sentences of the {total:,} documents fell to dev, none is left for "
             f"training; delete {options.output} and lower --dev_fraction, or bring more text"
         )
-    finish(output, files, state, writers)
+    finish(output, files, state, writers, {**segmenter.note, "width": options.normalise})
     report(output, files, state, total - before, time.perf_counter() - start, options)
 
 
-def finish(output: Path, files: List[dict], state: Dict[str, Any], writers: List[ShardWriter]) -> None:
-    """Give the last shards their names, write the summary, and put away what only an unfinished run needs."""
+def finish(
+    output: Path, files: List[dict], state: Dict[str, Any], writers: List[ShardWriter], note: Dict[str, str]
+) -> None:
+    """Give the last shards their names, write summary and note, and put away what only an unfinished run needs."""
     for part, writer in zip(PARTS, writers):
         writer.close()
         state[part].update(shards=writer.count, written=0)
@@ -293,6 +309,7 @@ def finish(output: Path, files: List[dict], state: Dict[str, Any], writers: List
     for writer in writers:
         writer.publish()
     summary = summarise(files, state)
+    write_json(output / SUMMARIES[2], note)
     write_json(output / "summary.json", summary, indent=1)
     plot(summary, output / "summary.png")
     discard(output / ".unfinished")  # from here on it is whole, also if we are killed
@@ -322,16 +339,26 @@ def report(output: Path, files: List[dict], state: Dict[str, Any], done: int, se
     )
 
 
+def corpus_note(path: Path) -> Optional[Dict[str, str]]:
+    """Return how the text was cut that a corpus, its train/, or a shard in it holds; None: not by this program."""
+    found = (read_note(folder / SUMMARIES[2]) for folder in (path, *list(path.absolute().parents)[:2]))
+    return next(filter(None, found), None)
+
+
 def vocabulary(options) -> None:
-    """The `vocabulary` command."""
+    """The `vocabulary` command; what says how the text was cut goes beside the vocabulary."""
     path = Path(options.output)
-    check_apart("--output", [path], options.input)
+    note = note_path(path)
+    check_apart("--output", [path, note], options.input)
+    read_note(note)  # one that is something else is not replaced
+    notes = [corpus_note(Path(name)) for name in options.input]
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as beside, open(beside, "w", encoding="utf-8", newline="\n") as file:  # tried at once
         words, covered = Vocabulary.build(options.input, options.min_count, options.max_size)
         if len(words) == 3:
             raise InputError(f"no word stands --min_count {options.min_count} times or more in --input; lower it")
         file.writelines(word + "\n" for word in words)
+        write_json(note, notes[0] if all(one == notes[0] for one in notes) else None)
     say(f"{path}: {len(words)} words, {100 * covered:.2f} % of the text covered")
 
 
@@ -355,16 +382,16 @@ def main(arguments=None) -> None:
     make.add_argument(
         "--normalise",
         choices=["none", "half", "full"],
-        default="none",
         help="half: full-width letters, digits and signs become ASCII; full: the other way; "
-        "both: white space becomes one blank, control characters go (default: none)",
+        "both: white space becomes one blank, control characters go (default: as the model of --cutter, or none)",
     )
     make.add_argument(
         "--script", choices=list(CONVERSIONS), help="write all text in these characters (needs opencc; none: as it is)"
     )
     make.add_argument(
         "--cutter",
-        help="what cuts words: a dictionary, `word count` on each line, or the folder of a tagger; none: jieba",
+        help="what cuts words: the folder of a biLM or tagger (as its text was cut), a vocabulary (along its words), "
+        "a dictionary (`word count` on each line), or lac; none: jieba",
     )
     make.add_argument("--user_dict", help="words for jieba, UTF-8: `word [count] [tag]` on each line")
     make.add_argument(

@@ -25,7 +25,7 @@ from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.storage.pretrained import bilm_numbers
-from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.text.vocabulary import Vocabulary, note_path, read_note
 from elmo_chinese.training import loop, session
 from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.loop import Batch, Progress, Result
@@ -174,6 +174,7 @@ class Pretraining:
             "rows": self.train_reader.rows,
             "vocabulary_size": self.vocabulary.size,
             "vocabulary_sha256": self.vocabulary.sha256,
+            "segmenter": self.vocabulary.note,
         }
         return info, {**self.train_reader.state_dict(), **gather_states(states)}, self.vocabulary.text
 
@@ -269,6 +270,8 @@ def load_vocabulary(options: argparse.Namespace, found: Optional[Checkpoint]) ->
     if not options.vocab_path:
         raise OptionError("--vocab_path is missing; make a vocabulary with: python preprocess.py vocabulary")
     vocabulary = Vocabulary(options.vocab_path)
+    if found and vocabulary.note is None:
+        vocabulary.note = read_note(note_path(found.path / checkpoint.VOCABULARY_FILE))
     if found and found.info["vocabulary_sha256"] != vocabulary.sha256:
         raise OptionError(
             f"{options.vocab_path} ({vocabulary.size} words) is not the vocabulary of {found.path} "

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from elmo_chinese.network import kernels  # noqa: E402
-from elmo_chinese.text.cutter import JiebaCutter, PathCutter, read_counts  # noqa: E402
 from elmo_chinese.text.reading import read_lines  # noqa: E402
+from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, read_counts  # noqa: E402
 
 from lac import release  # noqa: E402
 
@@ -66,8 +66,8 @@ def main():
     tokens = {line.split("\t")[1] for line in lines_of(conf / "word.dic") if line}
     released = conf / "small_seg.dic"
     cutters = {
-        "released LAC": lambda: PathCutter(read_counts(released, lines_of(released)), "length", tokens),
-        "jieba's dictionary": lambda: PathCutter(read_counts(path, lines_of(path)), "count"),
+        "released LAC": lambda: PathSegmenter(read_counts(released, lines_of(released)), "length", tokens),
+        "jieba's dictionary": lambda: PathSegmenter(read_counts(path, lines_of(path)), "count"),
     }
     print(f"{len(lines)} lines, {sum(map(len, lines))} characters; {kernels.describe()}\n")
     print("| cut by | start, s | million characters/s | one line at a time |\n|---|---|---|---|")
@@ -76,7 +76,7 @@ def main():
     kernels.library = lambda: None
     for name, make in cutters.items():
         measure(f"{name}, in Python", make, lines)
-    measure("jieba itself", JiebaCutter, lines)
+    measure("jieba itself", JiebaSegmenter, lines)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from elmo_chinese.text.corpus.documents import documents  # noqa: E402
 from elmo_chinese.text.corpus.forms import open_source, tell  # noqa: E402
-from elmo_chinese.text.corpus.sentences import tokenizer  # noqa: E402
+from elmo_chinese.text.jieba_words import tokenizer  # noqa: E402
 from elmo_chinese.text.reading import find_files  # noqa: E402
 
 import preprocess  # noqa: E402

@@ -32,8 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from elmo_chinese.files import write_text, writing  # noqa: E402
 from elmo_chinese.runtime import available_cores  # noqa: E402
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences  # noqa: E402
-from elmo_chinese.text.cutter import DIGITS, HALF_WIDTH, PathCutter, jieba_counts  # noqa: E402
 from elmo_chinese.text.reading import find_files, read_lines  # noqa: E402
+from elmo_chinese.text.segmenter import DIGITS, HALF_WIDTH, PathSegmenter, jieba_counts  # noqa: E402
 from elmo_chinese.training.metrics import read_metrics  # noqa: E402
 
 from commands import run  # noqa: E402
@@ -61,7 +61,7 @@ def fetch(path):
 
 def write_words(sentences, path):
     """Write sentences for a language model: cut by jieba's frequencies, half-width, all digits as one."""
-    cutter, table = PathCutter(jieba_counts(LEAST_COUNT), "count"), {**HALF_WIDTH, **DIGITS}
+    cutter, table = PathSegmenter(jieba_counts(LEAST_COUNT), "count"), {**HALF_WIDTH, **DIGITS}
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as beside, open(beside, "w", encoding="utf-8") as file:
         for some in iter(lambda: list(itertools.islice(sentences, 10_000)), []):

@@ -17,9 +17,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
-from elmo_chinese.text import cutter as cutting
-from elmo_chinese.text.cutter import DIGITS, Counts, Cutter, PathCutter
+from elmo_chinese.text import segmenter as segmenters
 from elmo_chinese.text.reading import InputError, PathLike, read_lines
+from elmo_chinese.text.segmenter import DIGITS, Counts, PathSegmenter, Segmenter
 from elmo_chinese.text.vocabulary import END, START, UNKNOWN
 
 import numpy as np
@@ -77,7 +77,7 @@ class Dictionaries:
         words: Sequence[str],
         tags: Sequence[str],
         table: Table,
-        cutter: Cutter,
+        cutter: Segmenter,
         released: bool = False,
         weight: Optional[int] = None,
     ):
@@ -140,7 +140,7 @@ class Dictionaries:
                 token = token or next(rest)
                 pieces.append(token[: len(missing)])
                 token, missing = token[len(missing) :], missing[len(pieces[-1]) :]
-            pieces = cutting.fallen(pieces, self.cutter.tokens)
+            pieces = segmenters.split_unknown(pieces, self.cutter.tokens)
             tokens += pieces
             tags += self._spelled(line, word, label, len(pieces))
         return Sentence(tokens, tags, line.gold)
@@ -192,7 +192,7 @@ def restore(
     weight = info["weight"]
     if weight is not None and (type(weight) is not int or weight < 0):
         raise InputError(f"{where}: weight must be a whole number of at least 0, found {weight!r}")
-    cutter = cutting.make(info["cutter"], dictionary, where, frozenset(words))
+    cutter = segmenters.make(info["cutter"], dictionary, where, frozenset(words))
     return Dictionaries(words, tags, table, cutter, info["released"], weight)
 
 
@@ -272,8 +272,8 @@ def from_lines(
     Raises:
         InputError: jieba, whose dictionary it takes, is not installed.
     """
-    counts, weight = mix(count_words(lines), cutting.jieba_counts(LEAST_COUNT))
-    cutter, table = PathCutter(counts, "count"), {**table, **DIGITS}
+    counts, weight = mix(count_words(lines), segmenters.jieba_counts(LEAST_COUNT))
+    cutter, table = PathSegmenter(counts, "count"), {**table, **DIGITS}
     if words is None:
         bare = Dictionaries([UNKNOWN], tags, table, cutter, False, weight)
         words = build_vocabulary(bare.training_sentences(lines), table)
@@ -295,7 +295,7 @@ def read_release(conf: Path) -> Dictionaries:
     path = conf / "small_seg.dic"
     # Tags that say nothing but where words end are those of mode seg.
     kind, dictionary = ("length", "\n".join(_lines(path))) if any(tag[:-2] for tag in tags) else ("characters", "")
-    return Dictionaries(words, tags, table, cutting.make(kind, dictionary, path, frozenset(words)), True)
+    return Dictionaries(words, tags, table, segmenters.make(kind, dictionary, path, frozenset(words)), True)
 
 
 def _by_id(path: Path) -> List[str]:

@@ -24,7 +24,7 @@ from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.checkpoint import Checkpoint
-from elmo_chinese.text.cutter import DIGITS
+from elmo_chinese.text.segmenter import DIGITS
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training import session, task
 from elmo_chinese.training.batches import pad

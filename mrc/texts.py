@@ -3,12 +3,11 @@
 import json
 import re
 from collections import Counter
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from elmo_chinese.text.corpus.sentences import WIDTHS, bounded, split_sentences, tokenizer
+from elmo_chinese.text.corpus.sentences import WIDTHS, split_sentences
+from elmo_chinese.text.jieba_words import cutter
 from elmo_chinese.text.reading import INVISIBLE, LINE_ENDS, read_lines
 
 import numpy as np
@@ -67,9 +66,9 @@ def cut(text: str) -> Text:
     characters, which both the reader and its biLM know.
     """
     narrow, sentence_starts = text.translate(HALF_WIDTH), _sentence_starts(text)
-    words, starts, tokens = [], [], partial(tokenizer().cut, HMM=False)
+    words, starts, tokens = [], [], cutter(hmm=False)
     for place, end in zip(sentence_starts, [*sentence_starts[1:], len(text)]):
-        for word in chain.from_iterable(map(tokens, bounded(narrow[place:end]))):
+        for word in tokens(narrow[place:end]):
             if not blank(word):
                 words.append(text[place : place + len(word)])
                 starts.append(place)

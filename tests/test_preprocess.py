@@ -8,8 +8,8 @@ import sys
 import time
 
 from elmo_chinese import files
-from elmo_chinese.text.corpus.sentences import segment
-from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.text.segmenter import JiebaSegmenter, segmenter_of
+from elmo_chinese.text.vocabulary import Vocabulary, note_path
 
 import jieba
 import numpy as np
@@ -210,13 +210,14 @@ def test_bad_files_are_skipped_and_counted_when_asked(raw, tmp_path, capsys):
 def test_a_long_document_stays_whole_and_duplicates_may_stay(tmp_path, monkeypatch):
     monkeypatch.setattr("elmo_chinese.text.corpus.documents.PIECE", 50)
     monkeypatch.setattr("elmo_chinese.text.corpus.documents.CHUNK", 60)
+    segmenter = JiebaSegmenter()
     texts = [[f"文{number}的第{line}行，都一样。好。" for line in range(10)] for number in range(20)]
     with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps({"body": "\n".join(text)}) + "\n" for text in [*texts, [" "]])
     run(tmp_path / "a.jsonl", tmp_path / "out", "--text_field", "body", "--duplicates", "keep")
     train, dev = (set(lines(tmp_path / "out" / part)) for part in ("train", "dev"))
     for number in range(20):
-        own = {segment(line.split("。")[0] + "。") for line in texts[number]}
+        own = {" ".join(segmenter.cut(line.split("。")[0] + "。")) for line in texts[number]}
         assert own <= train and not own & dev or own <= dev and not own & train
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["train"]["sentences"] + summary["dev"]["sentences"] == 400
@@ -290,6 +291,30 @@ def test_vocabulary_command(raw, tmp_path, capsys):
     preprocess.main(["vocabulary", "--input", str(raw / "c.txt"), "--output", str(path), "--min_count", "2"])
     assert Vocabulary(path).words == ["<S>", "</S>", "<UNK>", "爱", "猫"]
     assert "5 words, 80.00 % of the text covered" in capsys.readouterr().out
+
+
+def test_a_vocabulary_knows_how_its_text_was_cut(raw, tmp_path, capsys):
+    first, out = tmp_path / "first.txt", tmp_path / "out"
+    first.write_text("<S>\n</S>\n<UNK>\n是中\n国的\n文\n件\n", encoding="utf-8")
+    run(raw, out, "--cutter", str(first), "--normalise", "half", "--dev_fraction", "0.1")
+    written = lines(out / "train") + lines(out / "dev")
+    assert "北 京 是中 国的 首 都 。" in written
+    for name, source in [("all.txt", out / "train"), ("shard.txt", out / "train" / "part_00000.txt")]:
+        preprocess.main(["vocabulary", "--input", str(source), "--output", str(tmp_path / name)])
+        vocabulary = Vocabulary(tmp_path / name)
+        assert vocabulary.note["width"] == "half" and "国的" in vocabulary.note["dictionary"]
+        assert segmenter_of(vocabulary).cut("是中国的：") == ["是中", "国的", ":"]
+    run(raw, tmp_path / "again", "--cutter", str(tmp_path / "all.txt"), "--dev_fraction", "0.1")
+    assert lines(tmp_path / "again" / "train") == lines(out / "train")
+    run(raw, tmp_path / "jieba", "--dev_fraction", "0.1")
+    both = [str(tmp_path / "jieba" / "train"), str(out / "train")]
+    preprocess.main(["vocabulary", "--input", *both, "--output", str(tmp_path / "all.txt")])
+    assert Vocabulary(tmp_path / "all.txt").note is None  # two ways: no one of them
+    note_path(tmp_path / "all.txt").write_text("my own", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        preprocess.main(["vocabulary", "--input", *both, "--output", str(tmp_path / "all.txt")])
+    assert "all.segmenter.json: not a note on how text was cut" in capsys.readouterr().err
+    assert note_path(tmp_path / "all.txt").read_text(encoding="utf-8") == "my own"
 
 
 @pytest.mark.parametrize(

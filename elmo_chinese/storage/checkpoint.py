@@ -57,6 +57,7 @@ from elmo_chinese.files import (
 )
 from elmo_chinese.require_paddle import paddle
 from elmo_chinese.storage.arrays import check_arrays, read_arrays, read_npz
+from elmo_chinese.text.vocabulary import note_path
 
 import numpy as np
 import paddle.distributed as dist
@@ -311,7 +312,8 @@ def save(
 
     Args:
         root: the folder of all checkpoints of a run, see `claim`; made if needed.
-        info: goes to `checkpoint.json` as it is, with the run and the score.
+        info: goes to `checkpoint.json` as it is, with the run and the score; without "segmenter", which says how the
+            text was cut, see `Vocabulary.note`: it goes beside the vocabulary.
         model, optimizer: named tensors or arrays.
         state: named arrays.
         vocabulary: text of the vocabulary file.
@@ -328,7 +330,9 @@ def save(
     folder, again = step_folder(root, step), 2
     while os.path.lexists(folder):  # is never replaced: whenever this is killed, one whole copy has its name
         folder, again = step_folder(root, step).with_name(f"step_{step:08d}_{again}"), again + 1
+    note = info.get("segmenter")
     text = {**info, "run": run, "score": score and score._asdict()}
+    text.pop("segmenter", None)
     text = json.dumps(text, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -339,6 +343,8 @@ def save(
             np.savez(beside / STATE_FILE, **state)
             (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
             (beside / INFO_FILE).write_bytes(text.encode("utf-8", "backslashreplace"))  # of names that are not UTF-8
+            if note:
+                note_path(beside / VOCABULARY_FILE).write_bytes(json.dumps(note, ensure_ascii=False).encode("utf-8"))
             write_sums(beside, PAYLOAD)
         own = [one for one in all_saved(root) if one.run == run]
         if score:
@@ -461,6 +467,14 @@ def verify(folder: Path, names: Sequence[str] = PAYLOAD) -> None:
 def kind_of(info: Dict[str, Any]) -> str:
     """Return what a checkpoint is of, by its `checkpoint.json`; what tells of no other is a language model."""
     return next((kind for entry, kind in KINDS.items() if entry in info), KINDS["rows"])
+
+
+def is_bilm(folder: Path) -> bool:
+    """Say whether a folder holds a checkpoint of a language model."""
+    try:
+        return kind_of(json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))) == KINDS["rows"]
+    except (OSError, ValueError, TypeError):  # no checkpoint, or a damaged one, which reading it names
+        return False
 
 
 def check_kind(found: Checkpoint, entry: str) -> None:

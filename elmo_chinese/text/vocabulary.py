@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import heapq
 import itertools
+import json
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines, read_sentences
 
@@ -50,6 +51,30 @@ def _added_up(sources: Iterable[Iterable[Tuple[str, int]]]) -> Iterator[Tuple[st
         yield word, sum(count for _, count in group)
 
 
+def note_path(path: PathLike) -> Path:
+    """Return where it stands how the text of a vocabulary was cut: `vocabulary.segmenter.json` for `vocabulary.txt`."""
+    return Path(path).with_suffix(".segmenter.json")
+
+
+def read_note(path: Path) -> Optional[Dict[str, str]]:
+    """Return how a text was cut, as `Segmenter.note` has it; None if there is no such file, or `null` in it.
+
+    Raises:
+        InputError: a file of this name that is something else.
+    """
+    if not path.exists():
+        return None
+    try:
+        note: Any = json.loads(path.read_text(encoding="utf-8"))
+        if note is None:
+            return None
+        if set(note) == {"kind", "dictionary", "width"} and all(isinstance(value, str) for value in note.values()):
+            return note
+    except (OSError, ValueError, TypeError):
+        pass
+    raise InputError(f"{path}: not a note on how text was cut (kind, dictionary, width); move it elsewhere")
+
+
 class Vocabulary:
     """Words and their ids: the line numbers of a file with one word a line, counted from 0.
 
@@ -60,6 +85,7 @@ class Vocabulary:
     Attributes:
         words: the words by id. size: how many. start, end, unknown: ids of the three specials.
         sha256: of the words, to tell vocabularies apart. text: as a file.
+        note: how the text was cut that the words come from, see `read_note`; None: nobody knows.
 
     Raises:
         InputError: a duplicate, a blank line, a missing special, an empty file.
@@ -91,6 +117,7 @@ class Vocabulary:
             raise InputError(f"{path}: no line {' and no line '.join(missing)} (one word a line is expected)")
         self.size = len(self.words)
         self.start, self.end, self.unknown = self.ids[START], self.ids[END], self.ids[UNKNOWN]
+        self.note = read_note(note_path(path))
         self.text = "".join(word + "\n" for word in self.words)
         self.sha256 = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 

@@ -1,8 +1,8 @@
 """lac/dictionaries.py: lines cut to be trained on, tags spelled by what the tag set has, ids of tokens, files."""
 
-from elmo_chinese.text import cutter as cutting
-from elmo_chinese.text.cutter import CharacterCutter, PathCutter
+from elmo_chinese.text import segmenter as segmenters
 from elmo_chinese.text.reading import InputError
+from elmo_chinese.text.segmenter import CharacterSegmenter, PathSegmenter
 
 import pytest
 from conftest import GOLDEN, ROOT
@@ -33,7 +33,7 @@ def general(monkeypatch):
     """A small general dictionary in place of jieba's, all of it worth one gold word."""
     monkeypatch.setattr(dictionaries, "PRIOR", 1)
     counts = {"研究部": 50, "署": 20, "研": 1, "究": 1, "部": 9, "研究": 60, "部署": 40, "年": 9}
-    monkeypatch.setattr(cutting, "jieba_counts", lambda least: counts)
+    monkeypatch.setattr(segmenters, "jieba_counts", lambda least: counts)
     return counts
 
 
@@ -77,13 +77,13 @@ def test_tokens_are_cut_where_words_end(general):
     ],
 )
 def test_tags_are_spelled_as_the_tag_set_has_them(tags, line, expected):
-    text = Dictionaries(["<UNK>"], tags, {}, CharacterCutter(), weight=0)
+    text = Dictionaries(["<UNK>"], tags, {}, CharacterSegmenter(), weight=0)
     gold = [("甲", ""), ("乙丙", "")] if tags[0] == "-B" else parse_line(line)
     assert text.training_sentences([Line(gold, "here")])[0].tags == expected
 
 
 def test_a_tag_that_is_lacking_is_named():
-    text = Dictionaries(["<UNK>"], ["w"], {}, CharacterCutter(), weight=0)
+    text = Dictionaries(["<UNK>"], ["w"], {}, CharacterSegmenter(), weight=0)
     with pytest.raises(InputError, match="here: '……' is 2 tokens, but the tag set has no w-B; add it"):
         text.training_sentences([Line([("……", "w")], "here")])
 
@@ -97,12 +97,12 @@ def test_the_words_of_a_new_model_and_their_ids(general):
 
 def test_a_form_that_only_the_vocabulary_has_is_found_too():
     for words, expected in ((["A", "Ａ"], [1, 1]), (["Ａ"], [1, 0]), (["A"], [1, 1])):
-        text = Dictionaries(["<UNK>", *words], TAGS, TABLE, CharacterCutter())
+        text = Dictionaries(["<UNK>", *words], TAGS, TABLE, CharacterSegmenter())
         assert text.word_ids(["Ａ", "A"]).tolist() == expected
 
 
 def test_a_bilm_s_words_are_looked_up_plain_first_and_digits_last():
-    look_up = plain_first({"A": 1, "Ａ": 2, "19": 3, "00年": 4}, {**TABLE, **cutting.DIGITS})
+    look_up = plain_first({"A": 1, "Ａ": 2, "19": 3, "00年": 4}, {**TABLE, **segmenters.DIGITS})
     assert [look_up(token) for token in ("Ａ", "A", "１９", "19", "１８年", "18年", "B")] == [2, 1, 3, 3, 4, 4, None]
 
 
@@ -112,7 +112,7 @@ def test_what_is_written_is_read_again(general, tmp_path):
     assert again.cutter.cut("研究部署１年") == text.cutter.cut("研究部署１年") == ["研究部署", "１年"]
     assert (again.weight, again.words, again.cutter.counts) == (text.weight, text.words, text.cutter.counts)
     bad = [
-        ({"cutter": "x"}, "is to be cut by 'x'; known are characters, jieba, count, length"),
+        ({"cutter": "x"}, "is to be cut by 'x'; known are characters, jieba, count, length, words"),
         ({"weight": -1}, "weight must be a whole number"),
     ]
     for change, message in bad:
@@ -136,7 +136,7 @@ def test_a_line_of_a_release_that_is_none_is_named(tmp_path, name, content, mess
     files = {"word.dic": "0\ta\n1\tOOV\n", "small_seg.dic": "a 3\n", "tag.dic": "0\tn-B\n1\tn-I\n"}
     for file, text in {**files, "q2b.dic": "Ａ\tA\n"}.items():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    assert isinstance(read_release(tmp_path).cutter, PathCutter)
+    assert isinstance(read_release(tmp_path).cutter, PathSegmenter)
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_release(tmp_path)

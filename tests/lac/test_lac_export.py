@@ -4,7 +4,7 @@ import re
 import shutil
 
 from elmo_chinese.network import kernels
-from elmo_chinese.text.cutter import PathCutter
+from elmo_chinese.text.segmenter import PathSegmenter
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -33,7 +33,7 @@ def random_model(**elmo):
             parameter.set_value(paddle.randn(parameter.shape))
     tagger.eval()
     table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
-    cutter = PathCutter({word: 3 for word in vocabulary.words}, "count")
+    cutter = PathSegmenter({word: 3 for word in vocabulary.words}, "count")
     text = Dictionaries(vocabulary.words, tags, table, cutter, weight=2)
     return Model(tagging.decoder(tagger), text, vocabulary if elmo else None, tagger)
 

@@ -12,7 +12,7 @@ import time
 from types import SimpleNamespace
 
 from elmo_chinese.storage import checkpoint
-from elmo_chinese.text import cutter
+from elmo_chinese.text import segmenter
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training import metrics
 from elmo_chinese.training.metrics import read_metrics
@@ -569,7 +569,7 @@ def test_what_cannot_be_tagged_or_scored_is_named(trained, tmp_path, capsys, pro
 
 def test_without_jieba_it_is_named_where_it_is_needed(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
-    cutter.jieba_counts.cache_clear()
+    segmenter.jieba_counts.cache_clear()
     with pytest.raises(SystemExit) as stopped:
         lac.train.main([*small, "--model_save_dir", str(tmp_path / "run")])
     assert stopped.value.code == 1 and "jieba is not installed" in capsys.readouterr().err

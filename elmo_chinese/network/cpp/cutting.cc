@@ -1,4 +1,4 @@
-// Words of texts by a dictionary (cutter.py).
+// Words of texts by a dictionary (segmenter.py).
 #include <cstdint>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// The inner loops for CPU in C++: what they share. lstmp.py, softmax.py, gru.py, gradients.py and cutter.py have the same
+// The inner loops for CPU in C++: what they share. lstmp.py, softmax.py, gru.py, gradients.py and segmenter.py have the same
 // functions in Paddle operators or Python; kernels.py lists what each function takes.
 //
 // The products are those of the MKL that Paddle brings along, one thread each; threads come from the same pool as

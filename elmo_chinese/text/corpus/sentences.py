@@ -1,12 +1,7 @@
-"""From a line of text to its sentences, and from a sentence to its words."""
+"""From a line of text to its sentences."""
 
-import functools
-import itertools
-import logging
 import re
-from typing import List, Optional
-
-from elmo_chinese.text.reading import InputError, read_lines
+from typing import List
 
 # Marks that end a sentence, with the ellipses and further marks that belong to them and the quotes and brackets that
 # close right after.
@@ -23,11 +18,6 @@ WIDTHS = {
     "half": {**WIDE, **CJK_MARKS},
     "full": {**{narrow: wide for wide, narrow in WIDE.items()}, **CJK_MARKS},
 }
-# What jieba understands of a user's dictionary; anything else it takes for a word nobody writes.
-USER_WORD = re.compile(r"[^\s,，;；]+( \d+)?( [a-zA-Z]+)?")
-# What jieba looks at together, and how many of it are handed to it at once.
-RUN = re.compile(r"[\u4E00-\u9FD5a-zA-Z0-9+#&._%\-]+")
-LONGEST_RUN = 2000
 BLANKS = re.compile("[\\s\u200b\u2060\ufeff]+")
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f]+")
 
@@ -79,50 +69,3 @@ def _goes_on(line: str, start: int, match, end: int) -> bool:
             if place > before.rfind(closing) and (place > 0 or opening == "《"):
                 return line.find(closing, match.start(), end + FARTHEST) >= 0
     return False
-
-
-@functools.lru_cache(maxsize=None)
-def tokenizer(user_dict: Optional[str] = None):
-    """Return jieba's tokenizer with its dictionary loaded, and the user's over it; made once in each process.
-
-    Args:
-        user_dict: UTF-8 file with `word [count] [tag]` on each line.
-
-    Raises:
-        InputError: the file cannot be read or is not UTF-8.
-    """
-    import jieba  # not needed for text that is segmented already
-
-    jieba.setLogLevel(logging.WARNING)
-    if user_dict is None:
-        jieba.dt.initialize()
-        return jieba.dt
-    lines = [line.strip() for block in read_lines(user_dict) for line in block]
-    for number, line in enumerate(lines, start=1):
-        if line and not USER_WORD.fullmatch(line):
-            raise InputError(
-                f"{user_dict}: line {number}: expected `word`, `word count` or `word count tag` with single blanks "
-                f"between, found {line[:40]!r}"
-            )
-    own = jieba.Tokenizer()
-    own.load_userdict(lines)
-    return own
-
-
-def bounded(text: str) -> List[str]:
-    """Return the text in pieces that jieba cuts in little time; joined up they are the text.
-
-    jieba's cost grows with the square of a run of characters that no sign interrupts. It takes such runs apart itself,
-    so that its words are the same but where a run of more than `LONGEST_RUN` is cut.
-    """
-    if len(text) <= LONGEST_RUN:
-        return [text]
-    runs = (run.span() for run in RUN.finditer(text) if run.end() - run.start() > LONGEST_RUN)
-    places = [place for start, end in runs for place in range(start + LONGEST_RUN, end, LONGEST_RUN)]
-    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)])]
-
-
-def segment(sentence: str, user_dict: Optional[str] = None) -> str:
-    """Return the words of a sentence, as jieba cuts them, with blanks between."""
-    words = itertools.chain.from_iterable(map(tokenizer(user_dict).cut, bounded(sentence)))
-    return " ".join(" ".join(words).split())  # white space is a word for jieba

@@ -1,11 +1,14 @@
-"""How text becomes tokens. A cutter has
+"""How text becomes words. A segmenter has
 
-    cut_many     texts → for each the list of its tokens, which joined up are the text
+    cut          a text → its words, without white space, after `width` (see `normalise`)
+    cut_many     texts → for each the list of its tokens, white space included: joined up they are the text
     kind         its name, for `make`
     tokens       what may be one token, None: anything
-    dictionary   what it takes to make it again, as text: `word count`, one a line; empty if it needs none
+    dictionary   what it takes to make it again, as text; empty if it needs none
+    note         all of this as a dictionary for JSON. `preprocess.py sentences` writes it beside a corpus, `vocabulary`
+                 beside a vocabulary, and `train.py` into checkpoints: raw text for a model is cut as its own was
 
-`PathCutter` takes the best path of dictionary words:
+`PathSegmenter` takes the best path of dictionary words:
 
     score     of a piece; the best path has the largest sum. By count (a unigram model): the logarithm of the
               word's share of all counts. By length (so the released LAC models do it): log(length) - log(all counts)
@@ -18,14 +21,15 @@ Its loops are in `cpp/cutting.cc`; without it, the same is done here.
 
 import functools
 import itertools
-import logging
 import math
 from pathlib import Path
 from typing import Callable, Container, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.network import kernels
-from elmo_chinese.text.corpus.sentences import bounded
-from elmo_chinese.text.reading import InputError, read_lines
+from elmo_chinese.text import jieba_words
+from elmo_chinese.text.corpus.sentences import normalise
+from elmo_chinese.text.reading import InputError, PathLike, read_lines
+from elmo_chinese.text.vocabulary import END, START, UNKNOWN, Vocabulary
 
 import numpy as np
 
@@ -36,6 +40,7 @@ FEW = 24  # characters; fewer are cut here in the time that it takes to call C++
 # Full-width characters of ASCII are looked up as those, and all digits as one: 1998年 and １９９７年 are the same word.
 HALF_WIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
 DIGITS = {code: "0" for code in (*range(ord("0"), ord("9") + 1), *range(ord("０"), ord("９") + 1))}
+MOST = 10**9  # the count of the first word where counts are by rank (Zipf's law: that of the n-th is 1/n of it)
 
 
 def by_count(words: Sequence[str], counts: np.ndarray, total: int) -> np.ndarray:
@@ -57,7 +62,11 @@ class Rule(NamedTuple):
     any_token: bool  # False: only words of the model's vocabulary
 
 
-RULES = {"count": Rule(by_count, {**HALF_WIDTH, **DIGITS}, True), "length": Rule(by_length, {}, False)}
+RULES = {
+    "count": Rule(by_count, {**HALF_WIDTH, **DIGITS}, True),
+    "length": Rule(by_length, {}, False),
+    "words": Rule(by_count, {}, False),  # along the words of a biLM: they are looked up as they stand
+}
 
 
 def read_counts(path: Union[str, Path], lines: Iterable[str]) -> Counts:
@@ -83,18 +92,46 @@ def read_counts(path: Union[str, Path], lines: Iterable[str]) -> Counts:
     return counts
 
 
-class PathCutter:
+class Segmenter:
+    """What all segmenters have; see the head of this file.
+
+    Attributes:
+        width: of `normalise`, which `cut` and `preprocess.py sentences` apply before.
+    """
+
+    kind, dictionary, width = "", "", "none"
+    tokens: Optional[Container[str]] = None
+
+    def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
+        """Return the tokens of texts; those of a text joined up are the text."""
+        raise NotImplementedError
+
+    def cut(self, text: str) -> List[str]:
+        """Return the words of a text, without white space."""
+        (tokens,) = self.cut_many([normalise(text, self.width)])
+        return " ".join(tokens).split()
+
+    @property
+    def note(self) -> Dict[str, str]:
+        """What `from_note` makes the same segmenter from."""
+        return {"kind": self.kind, "dictionary": self.dictionary, "width": self.width}
+
+
+class PathSegmenter(Segmenter):
     """Cuts text along the best path of dictionary words.
 
     Args:
         counts: of the words, at least one above 0.
-        kind: "count" or "length", see the head of this file.
-        tokens: what may be one token; for kind "length" alone, pieces of the path that are not fall into characters.
+        kind: a name in `RULES`, see the head of this file.
+        tokens: for kind "length": what may be one token; for kind "words" these are its words. Pieces of the path that
+            are none are split into characters.
     """
 
     def __init__(self, counts: Counts, kind: str, tokens: Optional[Container[str]] = None):
         self.kind, self.tokens, self.table = kind, None if RULES[kind].any_token else tokens, RULES[kind].table
         self.counts = self._looked_up(counts)
+        if kind == "words":
+            self.tokens = self.counts
         self.words = {word: number for number, word in enumerate(self.counts)}
         self.total = sum(self.counts.values())
         numbers = np.fromiter(self.counts.values(), dtype=np.float64, count=len(self.counts))
@@ -105,10 +142,6 @@ class PathCutter:
     def dictionary(self) -> str:
         """The words as they are looked up, with their counts."""
         return "".join(f"{word} {count}\n" for word, count in self.counts.items())
-
-    def cut(self, text: str) -> List[str]:
-        """Return the tokens of a text."""
-        return self.cut_many([text])[0]
 
     def cut_many(self, texts: Sequence[str], without: Optional[Sequence[Counts]] = None) -> List[List[str]]:
         """Return the tokens of texts.
@@ -121,7 +154,7 @@ class PathCutter:
             rows = self._pieces_in_cpp(texts, changed)
         else:
             rows = [self._pieces(text, other) for text, other in zip(texts, changed or itertools.repeat({}))]
-        return [fallen(row, self.tokens) for row in rows]
+        return [split_unknown(row, self.tokens) for row in rows]
 
     def _looked_up(self, counts: Counts) -> Counts:
         """Return the counts of words in the form in which they are looked up."""
@@ -145,7 +178,7 @@ class PathCutter:
     # --- in C++ ---
 
     @functools.cached_property
-    def _tree(self) -> Tuple[kernels.Fixed, kernels.Fixed, kernels.Fixed]:
+    def _trie(self) -> Tuple[kernels.Fixed, kernels.Fixed, kernels.Fixed]:
         """The words and their scores as `cut_texts` of `cpp/cutting.cc` takes them."""
         lengths = np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
         size = 1 << (2 * int(lengths.sum()) + 2).bit_length()
@@ -165,13 +198,13 @@ class PathCutter:
         text, lengths = "".join(texts), np.array([len(text) for text in texts], dtype=np.int64)
         characters = _characters(text)
         characters = self._replaced[characters] if self.table else characters
-        last, tree, changes, others = np.zeros(len(characters), np.int32), self._tree, [None, None], None
+        last, trie, changes, others = np.zeros(len(characters), np.int32), self._trie, [None, None], None
         if changed is not None:
             flat = list(itertools.chain.from_iterable(changed))
             changes = [np.array(part, dtype=np.int64) for part in (list(map(len, changed)), flat)]
             others = np.array([score for scores in changed for score in scores.values()], dtype=np.float64)
-        sizes = [len(texts), len(self.words), len(tree[0][0])]
-        kernels.call("cut_texts", sizes, [], [lengths], [characters], *tree, changes, [others], [last])
+        sizes = [len(texts), len(self.words), len(trie[0][0])]
+        kernels.call("cut_texts", sizes, [], [lengths], [characters], *trie, changes, [others], [last])
         ends = np.flatnonzero(last) + 1
         places = [0, *ends.tolist()]
         pieces = [text[start:end] for start, end in zip(places, places[1:])]
@@ -236,66 +269,51 @@ def _characters(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.int32)
 
 
-def fallen(pieces: List[str], tokens: Optional[Container[str]]) -> List[str]:
-    """Return pieces of text, those that are no tokens (None: all are) in single characters."""
+def split_unknown(pieces: List[str], tokens: Optional[Container[str]]) -> List[str]:
+    """Return pieces of text; those that are not in `tokens` (None: all are) are split into characters."""
     if tokens is None or all(piece in tokens for piece in pieces):
         return pieces
     return [token for piece in pieces for token in ((piece,) if piece in tokens else piece)]
 
 
-class CharacterCutter:
+class CharacterSegmenter(Segmenter):
     """Makes each character a token."""
 
-    kind, dictionary, tokens = "characters", "", None
+    kind = "characters"
 
     def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
         """Return the characters of texts."""
         return list(map(list, texts))
 
 
-class JiebaCutter:
-    """Cuts text by jieba, in half-width characters, because jieba knows numbers and Latin words in no others."""
-
-    kind, dictionary, tokens = "jieba", "", None
-
-    def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
-        """Return the tokens of texts; `InputError`: jieba is not installed."""
-        jieba, tokens = _jieba(), []
-        for text in texts:
-            words = itertools.chain.from_iterable(map(jieba.cut, bounded(text.translate(HALF_WIDTH))))
-            places = [0, *itertools.accumulate(map(len, words))]
-            tokens.append([text[start:end] for start, end in zip(places, places[1:])])
-        return tokens
-
-
-Cutter = Union[PathCutter, CharacterCutter, JiebaCutter]
-
-
-def make(kind: str, dictionary: str, where: Union[str, Path], tokens: Optional[Container[str]] = None) -> Cutter:
-    """Return a cutter.
+class JiebaSegmenter(Segmenter):
+    """Cuts text by jieba, see `jieba_words.py`.
 
     Args:
-        kind, dictionary: as those of a cutter. where: the dictionary comes from, for messages.
-        tokens: of `PathCutter`.
+        dictionary: a user's words, `word [count] [tag]` on each line. where: they come from, for messages.
+        half_width: hand jieba half-width characters, as it knows numbers and Latin words in no others; the tokens are
+            as they stand in the text.
+        hmm: let jieba guess words that are not in its dictionary.
 
     Raises:
-        InputError: there is no such kind, or the dictionary has a line that is none.
+        InputError: jieba is not installed; a line of the dictionary that jieba would not understand.
     """
-    simple = {one.kind: one for one in (CharacterCutter, JiebaCutter)}
-    if kind in simple:
-        return simple[kind]()
-    if kind not in RULES:
-        raise InputError(f"{where}: text is to be cut by {kind!r}; known are {', '.join([*simple, *RULES])}")
-    return PathCutter(read_counts(where, dictionary.split("\n")), kind, tokens)
 
+    kind = "jieba"
 
-def _jieba():
-    try:
-        import jieba  # slow; text that is cut by a dictionary does without
-    except ImportError:
-        raise InputError("jieba is not installed; pip install jieba")
-    jieba.setLogLevel(logging.WARNING)
-    return jieba
+    def __init__(self, dictionary: str = "", where: PathLike = "", half_width: bool = False, hmm: bool = True):
+        self.dictionary, self.half_width = dictionary, half_width
+        self._words = jieba_words.cutter(dictionary, str(where), hmm)
+
+    def cut_many(self, texts: Sequence[str]) -> List[List[str]]:
+        """Return the tokens of texts."""
+        if not self.half_width:
+            return list(map(self._words, texts))
+        rows = []
+        for text in texts:
+            places = [0, *itertools.accumulate(map(len, self._words(text.translate(HALF_WIDTH))))]
+            rows.append([text[start:end] for start, end in zip(places, places[1:])])
+        return rows
 
 
 @functools.lru_cache(maxsize=None)
@@ -305,6 +323,51 @@ def jieba_counts(least: int) -> Counts:
     Raises:
         InputError: jieba is not installed.
     """
-    path = Path(_jieba().__file__).with_name("dict.txt")
+    path = Path(jieba_words.jieba().__file__).with_name("dict.txt")
     counts = read_counts(path, itertools.chain.from_iterable(read_lines(path)))
     return {word: count for word, count in counts.items() if count >= least or len(word) == 1}
+
+
+# --- made from names, dictionaries, vocabularies ---
+
+
+def make(kind: str, dictionary: str, where: PathLike, tokens: Optional[Container[str]] = None) -> Segmenter:
+    """Return a segmenter.
+
+    Args:
+        kind, dictionary: as those of a segmenter. where: the dictionary comes from, for messages.
+        tokens: of `PathSegmenter`.
+
+    Raises:
+        InputError: there is no such kind, or the dictionary has a line that is none.
+    """
+    if kind == "characters":
+        return CharacterSegmenter()
+    if kind == "jieba":
+        return JiebaSegmenter(dictionary, where)
+    if kind not in RULES:
+        known = ", ".join(["characters", "jieba", *RULES])
+        raise InputError(f"{where}: text is to be cut by {kind!r}; known are {known}")
+    return PathSegmenter(read_counts(where, dictionary.split("\n")), kind, tokens)
+
+
+def along(vocabulary: Vocabulary, counts: Optional[Counts] = None) -> PathSegmenter:
+    """Return what cuts text along the words of a vocabulary.
+
+    Args:
+        counts: of its words. None: Zipf's law gives them by rank, the most frequent words are taken to come first.
+    """
+    if counts is None:
+        words = (word for word in vocabulary.words if word not in (START, END, UNKNOWN))
+        counts = {word: max(1, MOST // rank) for rank, word in enumerate(words, start=1)} or {UNKNOWN: 1}
+    return PathSegmenter(counts, "words")
+
+
+def segmenter_of(vocabulary: Vocabulary) -> Segmenter:
+    """Return what cuts raw text as the text of a vocabulary was cut; where nobody knows how, along its words."""
+    note = vocabulary.note
+    if note is None:
+        return along(vocabulary)
+    segmenter = make(note["kind"], note["dictionary"], "the note beside the vocabulary", vocabulary.ids)
+    segmenter.width = note["width"]
+    return segmenter
