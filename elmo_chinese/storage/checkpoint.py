@@ -348,7 +348,7 @@ def save(
             write_sums(beside, PAYLOAD)
         own = [one for one in all_saved(root) if one.run == run]
         if score:
-            _choose_best(root, own, folder, score.text)
+            _choose_best(root, own, folder, step, score.text)
         write_text(root / "latest", folder.name + "\n")  # last: a run resumes from here, and evaluates no more
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -359,10 +359,11 @@ def save(
     return folder
 
 
-def _choose_best(root: Path, own: Sequence[Saved], written: Path, text: str) -> None:
+def _choose_best(root: Path, own: Sequence[Saved], written: Path, step: int, text: str) -> None:
     """Make that checkpoint the best which has the highest score on a text, of all that are sound."""
     before = best_of(root)
-    for folder in _best(own, text, before):
+    again = any(one.path == before and one.step == step for one in own)  # it may have been damaged
+    for folder in _best(own, text, written if again else before):
         if folder == before and _named(root, "best"):
             return
         if folder == written or not damage(folder, PAYLOAD):
@@ -374,9 +375,10 @@ def _prune(root: Path, own: Sequence[Saved], written: Path, step: int, keep: Opt
 
     Later steps than the written one are of a run that was taken back to an earlier step; they stay.
     """
-    best = {root / str(_named(root, "best"))}
+    chosen = root / str(_named(root, "best"))
+    best = {chosen}
     for text in {one.score.text for one in own if one.score}:
-        best.update(_best(own, text)[:1])
+        best.update(_best(own, text, chosen)[:1])
     steps = sorted({one.step for one in own if one.step <= step})
     dropped = set(steps[:-keep] if keep else ())
     for one in own:

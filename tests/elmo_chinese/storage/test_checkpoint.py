@@ -93,6 +93,15 @@ def test_the_best_is_the_best_that_is_there_whatever_becomes_of_its_step(tmp_pat
     assert names(tmp_path) == ["step_00000031", "step_00000035", "step_00000037"]
 
 
+def test_a_damaged_best_that_is_written_again_is_the_best_no_more(tmp_path):
+    scored(tmp_path, 1, 1.0)
+    path = scored(tmp_path, 2, 2.0) / checkpoint.MODEL_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    scored(tmp_path, 2, 2.0)  # gone back to 1
+    assert checkpoint.best_of(tmp_path).name == "step_00000002_2" and best_value(tmp_path) == 2
+    assert names(tmp_path) == ["step_00000001", "step_00000002_2"]
+
+
 def test_a_run_without_scores_stands_for_its_newest(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2)
