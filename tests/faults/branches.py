@@ -12,6 +12,7 @@ import time
 
 from elmo_chinese import files
 from elmo_chinese.storage import checkpoint
+from elmo_chinese.text.corpus import documents
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training import loop
 
@@ -254,13 +255,13 @@ def test_two_preprocess_into_one_output(tmp_path, record_property):
     record_property("fault", ("two `preprocess.py sentences` into one `--output`", tries, outcome))
 
 
-class Killed(Exception):
+class Killed(BaseException):
     pass
 
 
 def test_a_hundred_thousand_shards(tmp_path, monkeypatch, record_property):
     """The shards that an interrupted run has are moved to numbers around 100,000, the ones before it made up."""
-    monkeypatch.setattr(preprocess, "CHUNK", 200)
+    monkeypatch.setattr(documents, "CHUNK", 200)
     (tmp_path / "text.txt").write_text("\n\n".join(f"这是第{n}个文件。" for n in range(400)), encoding="utf-8")
     flags = ["sentences", "--input", str(tmp_path / "text.txt"), "--workers", "1", "--shard_size", "200", "--output"]
     preprocess.main([*flags, str(tmp_path / "whole")])
