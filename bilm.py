@@ -12,13 +12,22 @@ The formulas are those of Baidu's ELMo for Paddle Fluid; the network is that of 
 "Deep contextualized word representations", with a word instead of a character input.
 """
 
+import sys
+import warnings
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.network.lstmp import LSTMP, run_directions
 from elmo_chinese.network.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
 from elmo_chinese.network.step_random import StepRandom, fresh_random
-from elmo_chinese.storage.pretrained import PretrainedError, load_pretrained, pretrained_sizes
+from elmo_chinese.storage.pretrained import (
+    PretrainedError,
+    bilm_parts,
+    load_pretrained,
+    pretrained_info,
+    save_pretrained,
+)
+from elmo_chinese.text.batch import Batch, Integers, batch_to_ids, checked_batch
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -26,7 +35,23 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+__all__ = [  # what a type checker takes for the interface
+    "Batch",
+    "BiLM",
+    "BiLSTM",
+    "ElmoEncoder",
+    "PretrainedError",
+    "ScalarMix",
+    "StepRandom",
+    "Vocabulary",
+    "batch_to_ids",
+    "elmo_encoder",
+    "init_pretraining_params",
+    "load_encoder",
+]
+
 States = Tuple[paddle.Tensor, paddle.Tensor]
+PathLike = Union[str, Path]
 
 
 class BiLSTM(nn.Layer):
@@ -240,33 +265,6 @@ class ScalarMix(nn.Layer):
         return self.ELMo_gamma * paddle.add_n([layer * weight for layer, weight in zip(layers, weights)])
 
 
-def _whole_numbers(name, values, axes, shape):
-    """Return what was given as an int64 tensor; ValueError if it is none of so many axes."""
-    if isinstance(values, (list, tuple, np.ndarray)):
-        values = paddle.to_tensor(np.asarray(values))
-    kind = getattr(values, "dtype", None)
-    if kind not in (paddle.int32, paddle.int64) or len(values.shape) != axes:
-        found = f"{kind} of shape {list(values.shape)}" if kind else type(values).__name__
-        raise ValueError(f"{name} must be an int64 tensor of shape {shape}, got {found}")
-    return values if kind == paddle.int64 else values.astype("int64")
-
-
-def _check_ids(word_ids):
-    """Raise `ValueError` where Paddle says nothing of use: at no words, and at -1, whose vector it leaves unwritten."""
-    if 0 in word_ids.shape:
-        raise ValueError(f"word_ids are {list(word_ids.shape)}; at least one sentence of one word is expected")
-    if word_ids.place.is_cpu_place() and int(word_ids.min()) < 0:  # on a GPU Paddle refuses it
-        raise ValueError(f"word_ids go down to {int(word_ids.min())}; pad with the id of a word, 0 say")
-
-
-def _check_lengths(lengths, word_ids):
-    if lengths.shape[0] != word_ids.shape[0]:
-        raise ValueError(f"lengths are {lengths.shape[0]}, but word_ids has {word_ids.shape[0]} sentences")
-    least, most = paddle.stack([lengths.min(), lengths.max()]).tolist()  # read at once: each waits for a GPU
-    if least < 0 or most > word_ids.shape[1]:
-        raise ValueError(f"lengths go from {least} to {most}, but word_ids has {word_ids.shape[1]} words a sentence")
-
-
 class ElmoEncoder(nn.Layer):
     """Word ids to ELMo vectors: a pretrained `BiLSTM`, whose layers are mixed by trained weights.
 
@@ -320,37 +318,38 @@ class ElmoEncoder(nn.Layer):
             parameter.stop_gradient = not finetune
         self.mixes = nn.LayerList([ScalarMix(num_layers + 1, l2) for _ in range(num_mixes)])
         self.config, self.embedding_dim = self.lstm.config, 2 * embed_size
-        self.dropout, self.layer_norm, self.finetune = dropout, layer_norm, finetune
+        self.num_mixes, self.dropout, self.layer_norm, self.finetune, self.l2 = (
+            num_mixes,
+            dropout,
+            layer_norm,
+            finetune,
+            l2,
+        )
+        self._vocabulary: Optional[Vocabulary] = None
         self.boundaries, self.start, self.end, self.legacy = boundaries, start, end, legacy
 
     def fluid_parameters(self) -> Dict[str, paddle.Tensor]:
-        """Return the parameters under the names that the original gave them."""
-        mix = self.mixes[0]
-        return {**self.lstm.fluid_parameters(), "ELMo_w": mix.ELMo_w, "ELMo_gamma": mix.ELMo_gamma}
+        """Return the parameters under the names that the original gave them; mixes from the second on with numbers."""
+        named = self.lstm.fluid_parameters()
+        for number, mix in enumerate(self.mixes):
+            end = f"_{number + 1}" if number else ""
+            named.update({f"ELMo_w{end}": mix.ELMo_w, f"ELMo_gamma{end}": mix.ELMo_gamma})
+        return named
 
-    def layers(self, word_ids: paddle.Tensor, lengths: Optional[paddle.Tensor] = None) -> paddle.Tensor:
+    def layers(self, word_ids: Integers, lengths: Optional[Integers] = None) -> paddle.Tensor:
         """Return the word layer and every LSTM layer, forward and backward side by side, before dropout and mix.
 
         Args:
-            word_ids: int64 `[batch, words]`; a NumPy array or nested list will do.
-            lengths: int64 `[batch]`, words of each sentence; None: all of them.
+            word_ids: whole numbers `[batch, words]`: a tensor, a NumPy array or a nested list.
+            lengths: whole numbers `[batch]`, words of each sentence; None: all of them.
 
         Returns:
             float32 `[num_layers + 1, batch, words, embedding_dim]`; zero at padding.
 
         Raises:
-            ValueError: they are not whole numbers of these shapes, an id or a length is negative, or a length beyond
-                the words; or there are no words at all.
+            ValueError: see `checked_batch`.
         """
-        word_ids = _whole_numbers("word_ids", word_ids, 2, "[batch, words]")
-        if paddle.in_dynamic_mode():  # while a program is exported there are no values
-            _check_ids(word_ids)
-        if lengths is None:
-            lengths = paddle.full([word_ids.shape[0]], word_ids.shape[1], dtype="int64")
-        else:
-            lengths = _whole_numbers("lengths", lengths, 1, "[batch]")
-            if paddle.in_dynamic_mode():
-                _check_lengths(lengths, word_ids)
+        word_ids, lengths = checked_batch(word_ids, lengths, self.config["vocab_size"])
         with paddle.set_grad_enabled(self.finetune and paddle.is_grad_enabled()):
             if not self.boundaries:
                 return self._layers(word_ids, lengths)
@@ -408,83 +407,167 @@ class ElmoEncoder(nn.Layer):
         mixed = [mix(parts) for mix in self.mixes]
         return mixed if len(mixed) > 1 else mixed[0]
 
-    def forward(self, word_ids: paddle.Tensor, lengths: Optional[paddle.Tensor] = None):
+    def forward(self, word_ids: Integers, lengths: Optional[Integers] = None):
         """Return the ELMo vectors of sentences; arguments as for `layers`, result as for `mix`."""
         return self.mix(self.layers(word_ids, lengths))
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that its ids mean; `PretrainedError` where none was there to be loaded."""
+        if self._vocabulary is None:
+            raise PretrainedError(
+                "this encoder came without a vocabulary; give its file: load_encoder(path, vocab_path)"
+            )
+        return self._vocabulary
 
-def load_encoder(path: Union[str, Path], **options) -> Tuple[ElmoEncoder, Optional[Vocabulary]]:
+    def save_pretrained(self, folder: PathLike) -> None:
+        """Save biLM, trained mix, vocabulary and settings, for `from_pretrained` and all else that takes a model.
+
+        Raises:
+            PretrainedError: the encoder has no vocabulary, or the folder holds something else or cannot be written.
+        """
+        names = ("num_mixes", "dropout", "layer_norm", "boundaries", "start", "end", "l2", "legacy")
+        options = {name: getattr(self, name) for name in names}
+        save_pretrained(folder, self.fluid_parameters(), self.config, options, self.vocabulary)
+
+    @classmethod
+    def from_pretrained(cls, path: PathLike, vocab_path: Optional[PathLike] = None, **options: Any) -> "ElmoEncoder":
+        """Return the encoder that `load_encoder` returns; its vocabulary is its attribute `vocabulary`."""
+        return load_encoder(path, vocab_path, **options)[0]
+
+
+def load_encoder(
+    path: PathLike, vocab_path: Optional[PathLike] = None, **options: Any
+) -> Tuple[ElmoEncoder, Union[Vocabulary, Any]]:
     """Return an encoder made and filled from a pretrained model, with sizes as in the files.
 
     Args:
-        path: see `init_pretraining_params`.
+        path: see `init_pretraining_params`; or what `save_pretrained` wrote, or the folder of a task that was trained
+            with ELMo (`lac.train`, `mrc.train`), which bring their trained mix and their settings.
+        vocab_path: the vocabulary's file, for models without one (Fluid's).
         options: of `ElmoEncoder`, besides the sizes.
 
     Returns:
         the encoder, in evaluation mode: without dropout until `train()` of it, or of a layer that it is part of; and
-        the vocabulary if the folder has one (our checkpoints do, Fluid folders do not).
+        its `Vocabulary`, None where there is none.
+
+    Raises:
+        PretrainedError: see `init_pretraining_params`.
     """
-    sizes, vocabulary = pretrained_sizes(path)
-    if vocabulary:
-        options = {"start": vocabulary.start, "end": vocabulary.end, **options}
-    encoder = ElmoEncoder(**sizes, **options)
+    info = pretrained_info(path, vocab_path)
+    if info.vocabulary:
+        options = {"start": info.vocabulary.start, "end": info.vocabulary.end, **info.options, **options}
+    encoder = ElmoEncoder(**info.sizes, **options)
     load_pretrained(encoder, path)
+    encoder._vocabulary = info.vocabulary
     encoder.eval()
-    return encoder, vocabulary
+    return encoder, info.vocabulary
 
 
 _default_encoder: Optional[ElmoEncoder] = None
 
 
-def init_pretraining_params(exe, pretraining_params_path: str, main_program: Optional[nn.Layer] = None) -> nn.Layer:
-    """Fill the biLM parameters of a layer from a pretrained model; nothing else of it is touched.
+def init_pretraining_params(
+    exe: object, pretraining_params_path: PathLike, main_program: Optional[nn.Layer] = None
+) -> nn.Layer:
+    """Fill the biLM of a network from a pretrained model, or give it one; nothing else of it is touched.
 
     Args:
         exe: not used any more (the original's executor); None will do.
         pretraining_params_path: a folder of Fluid variables (one file each, original names), a checkpoint of this
             project, or the folder of a run, which means its best one; or a `.tar.gz` of a checkpoint or of Fluid's
             variables, or the http(s) address of such a file. Optimizer state and learning rate in it are left alone.
-        main_program: a `BiLM`, an `ElmoEncoder`, or any layer with one of these inside. None: make the default
-            encoder of this process, which `elmo_encoder` uses, with sizes as in the files (see `load_encoder`).
+        main_program: a network. If there is a `BiLM` or an `ElmoEncoder` in it, that is filled. If there is none, an
+            encoder with sizes as in the files becomes a part of the network under the name `elmo`, in the network's
+            mode, so that `train()`, `eval()`, `parameters()` and `state_dict()` reach it. None: only make an encoder.
 
     Returns:
-        the layer that was filled. The default encoder must be a part of the task's network, if its mix is to be
-        trained and saved with it, and `train()` and `eval()` are to reach it.
+        the network, or the encoder where there is none. What was made is also the default of `elmo_encoder`.
 
     Raises:
-        PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable; the layer holds
-            several biLMs, or is no layer.
+        PretrainedError: a name is missing, a shape is wrong, a file is damaged, nothing is usable; the network holds
+            several biLMs, has another `elmo` already, or is no layer.
             `softmax_weight` and `softmax_bias` may be missing (they are, in the released archive).
     """
     global _default_encoder
     if main_program is None:
         _default_encoder, _ = load_encoder(pretraining_params_path)
         return _default_encoder
-    load_pretrained(main_program, pretraining_params_path)
+    if bilm_parts(main_program, pretraining_params_path):
+        load_pretrained(main_program, pretraining_params_path)
+        return main_program
+    if hasattr(main_program, "elmo"):
+        raise PretrainedError(
+            f"{type(main_program).__name__}.elmo is no biLM, but the encoder takes this name; give yours another"
+        )
+    _default_encoder, _ = load_encoder(pretraining_params_path)
+    main_program.elmo = _default_encoder
+    if main_program.training:
+        _default_encoder.train()
     return main_program
 
 
 def elmo_encoder(
-    word_ids: paddle.Tensor,
-    elmo_l2_coef: Optional[float] = None,
-    lengths: Optional[paddle.Tensor] = None,
+    word_ids: Integers,
+    elmo_l2_coef: Union[float, Integers, None] = None,
+    lengths: Optional[Integers] = None,
     encoder: Optional[ElmoEncoder] = None,
 ) -> paddle.Tensor:
     """Return the ELMo vectors of sentences, float32 `[batch, words, 2·embed]`.
 
     Args:
-        word_ids: int64 `[batch, words]`.
-        elmo_l2_coef: decay of the mix weights from now on; None: as it is, 0.001 unless it was made with another.
-        lengths: int64 `[batch]`, words of each sentence; None: all of them.
-        encoder: None for the default one, which `init_pretraining_params(None, path)` makes.
+        word_ids: whole numbers `[batch, words]`: a tensor, a NumPy array or a nested list.
+        elmo_l2_coef: decay of the mix weights from now on; None: as it is, 0.001 unless it was made with another. What
+            is no number is taken for the lengths, which stand here in `encoder(word_ids, lengths)`.
+        lengths: whole numbers `[batch]`, words of each sentence; None: all of them.
+        encoder: None for that of the network whose method calls this; outside of one, for the default one, which
+            `init_pretraining_params` made last.
 
     Raises:
-        PretrainedError: no encoder given and none loaded.
+        PretrainedError: no encoder given and none loaded, or the network has several.
+
+    Warns:
+        RuntimeWarning: a network in training mode calls this, and the encoder is no part of it.
     """
-    encoder = encoder or _default_encoder
+    if lengths is None and not isinstance(elmo_l2_coef, (int, float, type(None))):
+        elmo_l2_coef, lengths = None, elmo_l2_coef
+    callers = list(_calling_layers())
+    encoder = encoder or _encoder_of(callers) or _default_encoder
     if encoder is None:
         raise PretrainedError("nothing is loaded yet: call init_pretraining_params(None, path) first, or pass encoder=")
+    if callers and callers[-1].training and all(layer is not encoder for layer in callers[-1].sublayers()):
+        name = type(callers[-1]).__name__
+        warnings.warn(
+            f"{name} is in training, but the encoder is no part of it: its mix is neither trained nor saved, and is "
+            f"without dropout. Make it one: init_pretraining_params(None, path, network), or in {name}.__init__ "
+            "self.elmo = init_pretraining_params(None, path)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if elmo_l2_coef is not None:
         for mix in encoder.mixes:
             mix.ELMo_w.regularizer = paddle.regularizer.L2Decay(elmo_l2_coef)
     return encoder(word_ids, lengths)
+
+
+def _calling_layers() -> Iterator[nn.Layer]:
+    """Yield the layers whose methods are running, from the innermost on."""
+    frame = sys._getframe(2)
+    while frame:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Layer):
+            yield owner
+        frame = frame.f_back
+
+
+def _encoder_of(layers: Sequence[nn.Layer]) -> Optional[ElmoEncoder]:
+    """Return the encoder in the first of the layers that has one; `PretrainedError` if that has several."""
+    for layer in layers:
+        found = [part for part in layer.sublayers() if isinstance(part, ElmoEncoder)]
+        if len(found) > 1:
+            raise PretrainedError(
+                f"{type(layer).__name__} has {len(found)} encoders; say which: elmo_encoder(…, encoder=)"
+            )
+        if found:
+            return found[0]
+    return None

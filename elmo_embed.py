@@ -41,8 +41,6 @@ from elmo_chinese import runtime
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import check_apart
-from elmo_chinese.storage.archive import local_folder
-from elmo_chinese.storage.pretrained import pretrained_sizes
 from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
 from elmo_chinese.text.reading import InputError, read_stdin, read_text, words_of
 from elmo_chinese.text.segmenter import segmenter_of
@@ -275,25 +273,12 @@ class Text:
 
 def load(options) -> Tuple[ElmoEncoder, Vocabulary]:
     """Return encoder and vocabulary; what does not fit is found before the parameters are read."""
-    folder = local_folder(options.checkpoint)
-    sizes, vocabulary = pretrained_sizes(folder)
-    if options.vocab_path:
-        own, vocabulary = vocabulary, Vocabulary(options.vocab_path)
-        if vocabulary.size != sizes["vocab_size"]:
-            raise OptionError(
-                f"{options.vocab_path} has {vocabulary.size} words, but {options.checkpoint} was trained with "
-                f"{sizes['vocab_size']}; give the vocabulary it was trained with"
-            )
-        if own and own.sha256 != vocabulary.sha256:
-            raise OptionError(
-                f"{options.vocab_path} is not the vocabulary of {options.checkpoint}; leave out --vocab_path"
-            )
+    more = {} if options.boundaries is None else {"boundaries": options.boundaries}
+    encoder, vocabulary = load_encoder(options.checkpoint, options.vocab_path, **more)
     if vocabulary is None:
         raise OptionError(
             f"{options.checkpoint} has no vocabulary in it (Fluid folders have none); give its file with --vocab_path"
         )
-    more = {} if options.boundaries is None else {"boundaries": options.boundaries}
-    encoder, _ = load_encoder(folder, start=vocabulary.start, end=vocabulary.end, **more)
     return encoder, vocabulary
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from elmo_chinese.storage.pretrained import pretrained_sizes  # noqa: E402
+from elmo_chinese.storage.pretrained import pretrained_info  # noqa: E402
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
@@ -57,7 +57,7 @@ def main() -> None:
             write_variable(folder / variable, shape, rng)
         size = sum(path.stat().st_size for path in folder.iterdir())
         start = time.perf_counter()
-        sizes, _ = pretrained_sizes(folder)
+        sizes = pretrained_info(folder).sizes
         tagger = Tagger(num_words=30000, num_tags=57, encoder=ElmoEncoder(**sizes))
         made = time.perf_counter()
         init_pretraining_params(None, folder, tagger)

@@ -6,6 +6,8 @@ import sys
 import traceback
 from typing import Iterator, NoReturn
 
+from elmo_chinese.console import drop_messages, shown, to_nowhere
+
 # What a command ends with that failed as nobody expected: run.sh starts such a run again, see MAX_RESTART.
 UNEXPECTED = 70
 
@@ -29,7 +31,7 @@ def fail(error: object, code: int = 1) -> NoReturn:
     try:
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr, flush=True)
     except OSError:  # nobody can be told but by the code
-        _to_nowhere(2)
+        to_nowhere(2)
     sys.exit(code)
 
 
@@ -47,7 +49,8 @@ def command(output: str = "", stopped: str = "interrupted", prints_result: bool 
     _fill_closed_streams()
     before = os.fstat(1)
     try:
-        yield
+        with shown():
+            yield
         sys.stdout.flush()
     except UserError as error:
         with contextlib.suppress(OSError):
@@ -82,17 +85,6 @@ def command(output: str = "", stopped: str = "interrupted", prints_result: bool 
 def _fail_unexpectedly() -> NoReturn:
     traceback.print_exc()
     sys.exit(UNEXPECTED)
-
-
-def drop_messages() -> None:
-    """Send what is printed from here on nowhere: standard output cannot be written, which must not cost the work."""
-    _to_nowhere(1)
-
-
-def _to_nowhere(number: int) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, number)
-    os.close(null)
 
 
 def _fill_closed_streams() -> None:

@@ -1,10 +1,17 @@
-"""What is shown on the terminal: lines, progress bars, times."""
+"""What is told of the work: log lines, progress bars, times.
 
+Everything goes to Python's logger "elmo_chinese", so that a program that uses the package as a library sees nothing but
+warnings unless it asks for more. Commands print it: see `shown`.
+"""
+
+import contextlib
+import logging
 import os
 import sys
 import time
+from typing import Iterator
 
-from elmo_chinese.command import drop_messages
+logger = logging.getLogger("elmo_chinese")
 
 
 def duration(seconds: float) -> str:
@@ -14,8 +21,32 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
 
 
+def say(text: str) -> None:
+    """Log a line; in a command it is printed for good, over a progress bar if there is one."""
+    logger.info(text)
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Print what is logged in this block to standard output."""
+    handler, before = _Printer(), (logger.level, logger.propagate)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+class _Printer(logging.Handler):
+    def emit(self, record):
+        _print(("\r\033[K" if on_terminal() else "") + record.getMessage() + "\n")
+
+
 def show_progress(done: int, total: int, text: str) -> None:
-    """Redraw a progress bar on a terminal; elsewhere do nothing (plain lines are printed instead)."""
+    """Redraw a progress bar in a command on a terminal; elsewhere do nothing (plain lines are printed instead)."""
     if not on_terminal():
         return
     filled = 20 * done // total
@@ -23,14 +54,13 @@ def show_progress(done: int, total: int, text: str) -> None:
     _print("\r\033[K" + line[: os.get_terminal_size().columns - 1])
 
 
-def say(text: str) -> None:
-    """Print a line for good, over a progress bar if there is one."""
-    _print(("\r\033[K" if on_terminal() else "") + text + "\n")
-
-
 def on_terminal() -> bool:
-    """Say whether somebody watches standard output."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    """Say whether this is a command whose standard output somebody watches."""
+    return (
+        any(isinstance(handler, _Printer) for handler in logger.handlers)
+        and sys.stdout is not None
+        and sys.stdout.isatty()
+    )
 
 
 def _print(text: str) -> None:
@@ -39,6 +69,18 @@ def _print(text: str) -> None:
         print(text, end="", flush=True)
     except OSError:
         drop_messages()
+
+
+def drop_messages() -> None:
+    """Send what is printed from here on nowhere: standard output cannot be written, which must not cost the work."""
+    to_nowhere(1)
+
+
+def to_nowhere(number: int) -> None:
+    """Point a file descriptor at nothing."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
 
 
 class Progress:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elmo_chinese import console
+
 import numpy as np
 import paddle
 import pytest
@@ -78,6 +80,13 @@ def installed(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     pip("install", "--no-deps", "--target", folder, wheel)
     return folder
+
+
+@pytest.fixture
+def shown():
+    """What is logged is printed, as in a command."""
+    with console.shown():
+        yield
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import subprocess
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from elmo_chinese.console import logger
 from elmo_chinese.files import cache_folder, writing
 from elmo_chinese.require_paddle import paddle
 
@@ -80,6 +81,7 @@ def compiled() -> Tuple[Optional[ctypes.CDLL], str]:
     try:
         path = _cache_path(compiler)
         if not path.is_file():
+            logger.warning(f"compiling the inner loops in C++ to {path}; this takes some seconds, once")
             _compile(compiler, path)
         return _load(path), ""
     except (OSError, subprocess.SubprocessError) as error:  # the Paddle functions will do

@@ -1,147 +1,63 @@
-"""Pretrained biLM parameters from files: Fluid's one-file-per-variable folders and our own checkpoints.
+"""Pretrained biLMs: what is read from a folder or archive, how it gets into a network, and how an encoder is saved.
 
-Either may be packed as a `.tar.gz`, or far away (`archive.py`).
+Folders are those of Fluid (`fluid.py`), checkpoints of a language model or of a task that has one, and saved encoders:
 
-A Fluid file is, little endian: uint32 0 | uint64 number of LoD levels, for each: uint64 byte count and
-the offsets | uint32 0 | int32 length of the description | the description, a protobuf message with
-field 1 = data type (varint) and field 2 = sizes (repeated varint) | the numbers, row by row, to the end.
-Nothing in these files is ever executed.
+    model.pdparams     parameters under the original's names, without optimizer and softmax
+    vocabulary.txt     the words that the ids mean
+    checkpoint.json    {"model": sizes, "encoder": arguments of `ElmoEncoder`, "card": what is told of the model}
+    SHA256SUMS         checksums of the files above
+
+Each may be packed as a `.tar.gz`, or far away (`archive.py`). Nothing in them is ever executed.
 """
 
 import json
-import math
 import os
-import struct
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from elmo_chinese.command import UserError
 from elmo_chinese.console import say
+from elmo_chinese.files import write_sums, writing
+from elmo_chinese.require_paddle import paddle
 from elmo_chinese.storage.archive import local_folder
+from elmo_chinese.storage.arrays import read_arrays, read_npz
 from elmo_chinese.storage.checkpoint import (
     INFO_FILE,
-    KINDS,
     MODEL_FILE,
+    STATE_FILE,
+    SUMS_FILE,
     VOCABULARY_FILE,
     CheckpointError,
     kind_of,
-    read_arrays,
     verify,
 )
+from elmo_chinese.storage.fluid import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text.reading import InputError
-from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.text.vocabulary import Vocabulary, vocabulary_from
 
 import numpy as np
-import paddle
 from paddle import nn
 
-# Protobuf data type number → the numbers in the file.
-FLUID_TYPES = {2: np.dtype("<i4"), 3: np.dtype("<i8"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
+PathLike = Union[str, Path]
 # The released archive has no softmax; a language model has no mix for a task.
-MAY_BE_MISSING = ("softmax_weight", "softmax_bias", "ELMo_w", "ELMo_gamma")
+MAY_BE_MISSING = ("softmax_", "ELMo_")
+# What a model may say of its encoder besides the sizes.
+OPTIONS = dict(
+    num_mixes=int, dropout=float, layer_norm=bool, boundaries=bool, start=int, end=int, l2=float, legacy=bool
+)
+SIZES = ("vocab_size", "embed_size", "hidden_size", "num_layers")
 
 
-class PretrainedError(UserError, ValueError):
-    """A pretrained model that cannot be used as asked; the message says which file and why."""
+class PretrainedInfo(NamedTuple):
+    """What a pretrained model says of itself.
 
-
-def _varint(data: bytes, at: int) -> Tuple[int, int]:
-    """Read one protobuf varint; return it and the place after it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise IndexError
-
-
-def _description(data: bytes) -> Tuple[int, List[int]]:
-    """Return data type number and shape from a protobuf TensorDesc."""
-    data_type, shape, at = -1, [], 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        value, at = _varint(data, at)
-        if tag == 1 << 3:
-            data_type = value
-        elif tag == 2 << 3:
-            shape.append(value)
-        else:
-            raise IndexError
-    return data_type, shape
-
-
-def _header(file: BinaryIO, size: int) -> Tuple[np.dtype, List[int]]:
-    """Read up to the numbers; return their type and shape. Sizes are checked before anything is read."""
-
-    def take(form: str) -> int:
-        return struct.unpack(form, file.read(struct.calcsize(form)))[0]
-
-    if take("<I") != 0:
-        raise ValueError("its first four bytes are not 0")
-    for _ in range(min(take("<Q"), size)):
-        length = take("<Q")
-        if length > size - file.tell():
-            raise ValueError(f"its level of detail claims {length} bytes")
-        file.seek(length, os.SEEK_CUR)
-    if take("<I") != 0:
-        raise ValueError("the tensor's version is not 0")
-    length = take("<i")
-    if not 0 < length <= 1024:
-        raise ValueError(f"its description claims {length} bytes")
-    data_type, shape = _description(file.read(length))
-    if len(shape) > 8:
-        raise ValueError(f"it claims {len(shape)} dimensions")
-    if data_type not in FLUID_TYPES:
-        raise ValueError(f"data type number {data_type} is none of {sorted(FLUID_TYPES)}")
-    return FLUID_TYPES[data_type], shape
-
-
-@contextmanager
-def _open_variable(path: Union[str, Path]) -> Iterator[Tuple[BinaryIO, np.dtype, List[int]]]:
-    """Open one file of a Fluid folder at its numbers, after checking its header against its length."""
-    try:
-        size, file = os.path.getsize(path), open(path, "rb")
-    except OSError as error:
-        raise PretrainedError(f"cannot read {path}: {error.strerror}")
-    with file:
-        try:
-            data_type, shape = _header(file, size)
-        except (struct.error, IndexError):
-            raise PretrainedError(f"{path}: not a Fluid variable file (its header is cut short or malformed)")
-        except ValueError as error:
-            raise PretrainedError(f"{path}: not a Fluid variable file: {error}")
-        _check_size(path, size, file.tell(), data_type, shape)
-        yield file, data_type, shape
-
-
-def read_fluid_variable(path: Union[str, Path]) -> np.ndarray:
-    """Return the array in one file of a Fluid folder.
-
-    Raises:
-        PretrainedError: not such a file, or shorter or longer than its header says.
+    Attributes:
+        sizes: arguments of `BiLSTM`. options: further arguments of `ElmoEncoder`, where the model knows them.
+        vocabulary: None where it has none (Fluid folders).
     """
-    with _open_variable(path) as (file, data_type, shape):
-        return np.frombuffer(file.read(), dtype=data_type).reshape(shape)
 
-
-def _check_size(path, size: int, start: int, data_type: np.dtype, shape: List[int]) -> None:
-    expected = data_type.itemsize * math.prod(shape)
-    if expected != size - start:
-        raise PretrainedError(
-            f"{path}: shape {shape} of {data_type.name} needs {expected} bytes of numbers, found {size - start}; "
-            "the file is damaged, get it again"
-        )
-
-
-def fluid_shape(path: Union[str, Path]) -> List[int]:
-    """Return the shape in the header of one file of a Fluid folder; raises like `read_fluid_variable`."""
-    with _open_variable(path) as (_, _, shape):
-        return shape
+    sizes: Dict[str, Any]
+    options: Dict[str, Any]
+    vocabulary: Optional[Vocabulary]
 
 
 def _local_folder(path: Union[str, Path]) -> Path:
@@ -152,11 +68,33 @@ def _local_folder(path: Union[str, Path]) -> Path:
         raise PretrainedError(str(error))
 
 
-def pretrained_sizes(path: Union[str, Path]) -> Tuple[Dict[str, float], Optional[Vocabulary]]:
-    """Return the sizes of the biLM in a folder, as arguments of `BiLSTM`, and its vocabulary if it has one."""
+def pretrained_info(path: PathLike, vocab_path: Optional[PathLike] = None) -> PretrainedInfo:
+    """Return sizes, settings and vocabulary of the biLM in a folder or archive; no parameters are read.
+
+    Args:
+        vocab_path: the vocabulary's file, for a model without one.
+
+    Raises:
+        PretrainedError: no model, a damaged one, or a vocabulary that is not the model's.
+    """
     folder = _local_folder(path)
-    if (folder / MODEL_FILE).is_file():
-        return _own_sizes(folder)
+    info = (
+        _own_info(folder) if (folder / MODEL_FILE).is_file() else PretrainedInfo(_fluid_sizes(folder, path), {}, None)
+    )
+    if vocab_path is None:
+        return info
+    given = Vocabulary(vocab_path)
+    if given.size != info.sizes["vocab_size"]:
+        raise PretrainedError(
+            f"{vocab_path} has {given.size} words, but {path} was trained with {info.sizes['vocab_size']}; "
+            "give the vocabulary it was trained with"
+        )
+    if info.vocabulary and info.vocabulary.sha256 != given.sha256:
+        raise PretrainedError(f"{vocab_path} is not the vocabulary of {path}, which has its own; leave it out")
+    return info._replace(vocabulary=given)
+
+
+def _fluid_sizes(folder: Path, path: PathLike) -> Dict[str, int]:
     shapes = []
     for name in ("embedding_para", "lstmp_0.w_1"):
         if not (folder / name).is_file():
@@ -170,7 +108,7 @@ def pretrained_sizes(path: Union[str, Path]) -> Tuple[Dict[str, float], Optional
     num_layers = len(list(folder.glob("fw_layer[0-9]*_gate_w")))
     if not num_layers:
         raise PretrainedError(f"{path}: no fw_layer1_gate_w in it")
-    return dict(vocab_size=vocab_size, embed_size=embed_size, hidden_size=hidden_size, num_layers=num_layers), None
+    return dict(vocab_size=vocab_size, embed_size=embed_size, hidden_size=hidden_size, num_layers=num_layers)
 
 
 def bilm_numbers(vocab_size: int, embed_size: int, hidden_size: int, num_layers: int) -> int:
@@ -178,21 +116,27 @@ def bilm_numbers(vocab_size: int, embed_size: int, hidden_size: int, num_layers:
     return vocab_size * embed_size + 2 * num_layers * hidden_size * (9 * embed_size + 4)
 
 
-def _own_sizes(folder: Path) -> Tuple[Dict[str, float], Vocabulary]:
+def _own_info(folder: Path) -> PretrainedInfo:
     """Return what `checkpoint.json` says of the network, if it fits the size of the parameters, and the vocabulary."""
     try:
         verify(folder, (MODEL_FILE, VOCABULARY_FILE, INFO_FILE))
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        if kind_of(info) != KINDS["rows"]:
-            raise PretrainedError(f"{folder} is {kind_of(info)}, not {KINDS['rows']}")
-        sizes = info["model"]
-        whole = [sizes[name] for name in ("vocab_size", "embed_size", "hidden_size", "num_layers")]
-        clips = [sizes[name] for name in ("cell_clip", "proj_clip")]
+        if "elmo" in info:  # of a task
+            said, vocabulary = info["elmo"], _vocabulary_of_task(folder)
+            if said is None:
+                raise PretrainedError(f"{folder} is {kind_of(info)} that was trained without ELMo")
+        else:
+            said, vocabulary = {**info["model"], **info.get("encoder", {})}, Vocabulary(folder / VOCABULARY_FILE)
+        options = {name: said[name] for name in OPTIONS if name in said}
+        sizes = {name: said[name] for name in said if name not in options}
+        whole, clips = [sizes[name] for name in SIZES], [sizes[name] for name in ("cell_clip", "proj_clip")]
         if len(sizes) != 6 or not all(type(size) is int and size > 0 for size in whole):
             raise ValueError(f"expected whole sizes, found {sizes}")
         if not all(type(clip) in (int, float) and clip > 0 for clip in clips):
             raise ValueError(f"expected clips above 0, found {sizes}")
-        vocabulary = Vocabulary(folder / VOCABULARY_FILE)
+        wrong = [name for name in options if type(options[name]) not in (OPTIONS[name], int)]
+        if wrong or not 0 < options.get("num_mixes", 1) <= 1000:
+            raise ValueError(f"expected settings of an encoder, found {options}")
     except (InputError, CheckpointError, PretrainedError) as error:
         raise PretrainedError(str(error))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -202,11 +146,20 @@ def _own_sizes(folder: Path) -> Tuple[Dict[str, float], Vocabulary]:
             f"{folder / INFO_FILE}: {sizes} does not fit {VOCABULARY_FILE} with {vocabulary.size} words "
             f"and {MODEL_FILE} with {os.path.getsize(folder / MODEL_FILE):,} bytes"
         )
-    return sizes, vocabulary
+    return PretrainedInfo(sizes, options, vocabulary)
+
+
+def _vocabulary_of_task(folder: Path) -> Vocabulary:
+    """Return the biLM's vocabulary, which a task keeps beside its own."""
+    verify(folder, [STATE_FILE])
+    return vocabulary_from(str(read_npz(folder / STATE_FILE)["elmo_vocabulary"]).split("\n")[:-1])
 
 
 def _own_names(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     """Give the arrays of one of our checkpoints the names of the original."""
+    if not any(name.startswith("lstm.") for name in arrays):  # of a task, whose encoder is a part, or named already
+        start = len("encoder.")
+        arrays = {name[start:]: array for name, array in arrays.items() if name.startswith("encoder.")} or arrays
     count = 1 + max((int(name.split(".")[2]) for name in arrays if name.startswith("lstm.forward_layers.")), default=-1)
     named = {}
     for name, array in arrays.items():
@@ -219,6 +172,8 @@ def _own_names(arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
             gate = f"{'bw' if backward else 'fw'}_layer{layer + 1}_gate_w"
             rest = {"recurrent_w": "w_0", "projection_w": "w_1", "bias": "b_0"}
             named[gate if part[3] == "gate_w" else f"lstmp_{number}.{rest[part[3]]}"] = array
+        elif part[0] == "mixes":
+            named[part[2] + (f"_{int(part[1]) + 1}" if part[1] != "0" else "")] = array
         else:
             named[name] = array
     return named
@@ -242,19 +197,34 @@ def read_pretrained(path: Union[str, Path], wanted: List[str]) -> Tuple[Dict[str
     return found, [name for name in files if name not in found]
 
 
-def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
-    """Fill the biLM parameters inside `layer` from `path`; see `bilm.init_pretraining_params`."""
-    if not isinstance(layer, nn.Layer) or not paddle.in_dynamic_mode():
+def bilm_parts(layer: nn.Layer, path: PathLike) -> Dict[str, paddle.Tensor]:
+    """Return the parameters of the biLM inside `layer` by the original's names; empty if there is none.
+
+    Raises:
+        PretrainedError: `layer` is none that can be filled from `path`, or holds several biLMs.
+    """
+    if isinstance(layer, paddle.static.Program) or not paddle.in_dynamic_mode():
         raise PretrainedError(
-            f"a paddle.nn.Layer is filled from {path}, in dynamic mode, got {type(layer).__name__}; leave out "
-            "paddle.enable_static() and programs"
+            f"a Program of Paddle Fluid is not filled from {path} any more; leave out paddle.enable_static(). "
+            "The original's three lines are now:\n"
+            "  network = Network()  # a paddle.nn.Layer of yours\n"
+            "  init_pretraining_params(None, path, network)  # the encoder is network.elmo\n"
+            "  elmo_embedding = elmo_encoder(word_ids, lengths=lengths)  # in Network.forward"
         )
+    if not isinstance(layer, nn.Layer):
+        raise PretrainedError(f"a paddle.nn.Layer is filled from {path}, got {type(layer).__name__}")
     parameters: Dict[str, paddle.Tensor] = {}
     for part in layer.sublayers(include_self=True):
         if hasattr(part, "fluid_parameters"):
             for name, parameter in part.fluid_parameters().items():
                 if parameters.setdefault(name, parameter) is not parameter:
                     raise PretrainedError(f"{type(layer).__name__} holds more than one biLM; fill each by itself")
+    return parameters
+
+
+def load_pretrained(layer: nn.Layer, path: PathLike) -> None:
+    """Fill the biLM parameters inside `layer` from `path`; see `bilm.init_pretraining_params`."""
+    parameters = bilm_parts(layer, path)
     if not parameters:
         raise PretrainedError(f"{type(layer).__name__} holds no biLM, so there is nothing to fill from {path}")
     arrays, unexpected = read_pretrained(path, list(parameters))
@@ -273,7 +243,7 @@ def load_pretrained(layer: nn.Layer, path: Union[str, Path]) -> None:
             "wrong sizes (do --embed_size, --hidden_size and the vocabulary fit?):\n  " + "\n  ".join(wrong)
         )
     missing = [name for name in parameters if name not in arrays]
-    lacking = [name for name in missing if name not in MAY_BE_MISSING]
+    lacking = [name for name in missing if not name.startswith(MAY_BE_MISSING)]
     if lacking:
         raise PretrainedError(f"{path}: missing {', '.join(lacking)} (do the layers fit --num_layers?)")
     for name, array in arrays.items():
@@ -292,3 +262,42 @@ def _report(path, arrays, missing, unexpected) -> str:
         shown = ", ".join(unexpected[:8]) + (" …" if len(unexpected) > 8 else "")
         line += f"; {len(unexpected)} others there were not used: {shown}"
     return line
+
+
+# --- writing ---
+
+
+def save_pretrained(
+    folder: PathLike,
+    parameters: Dict[str, Any],
+    sizes: Dict[str, Any],
+    options: Dict[str, Any],
+    vocabulary: Vocabulary,
+    card: Optional[Dict[str, str]] = None,
+) -> None:
+    """Write the folder of a saved encoder, whole or not at all; the same content gives the same bytes.
+
+    Args:
+        folder: made here; a saved encoder in it is replaced, anything else stays.
+        parameters: by the original's names. sizes, options: see `PretrainedInfo`.
+        card: what is told of the model.
+
+    Raises:
+        PretrainedError: the folder holds something else, or cannot be written.
+    """
+    folder = Path(folder)
+    names = {MODEL_FILE, VOCABULARY_FILE, INFO_FILE, SUMS_FILE}
+    if os.path.lexists(folder) and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= names):
+        raise PretrainedError(f"{folder} holds something else than a saved encoder; choose another folder")
+    info = {"model": sizes, "encoder": options, "card": card or {}}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with writing(folder) as beside:
+            beside.mkdir()
+            paddle.save({name: np.array(array) for name, array in parameters.items()}, str(beside / MODEL_FILE))
+            (beside / VOCABULARY_FILE).write_bytes(vocabulary.text.encode("utf-8"))
+            text = json.dumps(info, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            (beside / INFO_FILE).write_bytes(text.encode("utf-8"))
+            write_sums(beside, sorted(names - {SUMS_FILE}))
+    except OSError as error:
+        raise PretrainedError(f"cannot write {folder}: {error.strerror or error}; choose another folder")

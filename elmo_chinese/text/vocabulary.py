@@ -121,8 +121,23 @@ class Vocabulary:
         self.text = "".join(word + "\n" for word in self.words)
         self.sha256 = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
+    def __len__(self) -> int:
+        return self.size
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.ids
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.size} words: {' '.join(self.words[:6])}{' …' if self.size > 6 else ''})"
+
     def encode(self, words: Iterable[str]) -> List[int]:
-        """Return the ids of words, without adding `<S>` or `</S>`; an unknown word becomes `<UNK>`."""
+        """Return the ids of words, without adding `<S>` or `</S>`; an unknown word becomes `<UNK>`.
+
+        Raises:
+            ValueError: it is a string, whose characters would be taken for words.
+        """
+        if isinstance(words, str):
+            raise ValueError(f"a list of words is expected, got the string {words[:40]!r}; cut it: text.split()")
         get, unknown = self.ids.get, self.unknown
         return [get(word, unknown) for word in words]
 

@@ -23,7 +23,13 @@ import pytest
 from conftest import LM, ROOT
 
 MODEL = LM / "checkpoint"
-LOCAL_FOLDER = "import sys; from elmo_chinese.storage.archive import local_folder; print(local_folder(*sys.argv[1:]))"
+LOCAL_FOLDER = """
+import sys
+from elmo_chinese.console import shown
+from elmo_chinese.storage.archive import local_folder
+with shown():
+    print(local_folder(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +133,7 @@ def test_a_folder_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("top", ["elmo/", "", "./", "released/elmo/"])
+@pytest.mark.usefixtures("shown")
 def test_an_archive_is_unpacked_once_whatever_folders_are_in_it(tmp_path, top, capsys):
     path, cache = packed(tmp_path / "elmo.tar.gz", top), tmp_path / "cache"
     folder = local_folder(path, cache)
@@ -294,6 +301,7 @@ def test_a_full_disk_is_an_error_with_the_file(tmp_path):
 # --- addresses ---
 
 
+@pytest.mark.usefixtures("shown")
 def test_an_address_is_downloaded_once(tmp_path, content, capsys):
     cache = tmp_path / "cache"
     with server(content) as (address, asked):
@@ -304,6 +312,7 @@ def test_an_address_is_downloaded_once(tmp_path, content, capsys):
     assert local_folder(address, cache) == folder and capsys.readouterr().out == ""  # the server is gone
 
 
+@pytest.mark.usefixtures("shown")
 def test_a_download_shows_a_bar_on_a_terminal(tmp_path, content, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(os, "get_terminal_size", lambda: os.terminal_size((80, 24)))
@@ -312,6 +321,7 @@ def test_a_download_shows_a_bar_on_a_terminal(tmp_path, content, capsys, monkeyp
     assert "\r\033[K[####################]" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("shown")
 def test_a_cut_connection_is_gone_on_from_where_it_was_cut(tmp_path, content, capsys):
     with server(content, cut=[70_000, 60_001]) as (address, asked):
         assert is_the_model(local_folder(address, tmp_path / "cache"))

@@ -169,6 +169,7 @@ def test_a_killed_worker_is_an_error():
         list(in_order(_die, enumerate(range(20)), 2))
 
 
+@pytest.mark.usefixtures("shown")
 def test_workers_are_bounded_and_one_where_none_can_share_work(monkeypatch, capsys):
     monkeypatch.setattr(documents_file, "available_cores", lambda: 5)
     assert usable_workers(20) == 20 and capsys.readouterr().out == ""

@@ -145,6 +145,7 @@ def test_many_files_are_encoded_by_several_processes(corpus, vocabulary, monkeyp
 
 @pytest.mark.parametrize("name", ["tokens.i4", "starts.i8", "index.json"])
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 8])
+@pytest.mark.usefixtures("shown")
 def test_a_torn_cache_mends_itself(corpus, vocabulary, capsys, name, content):
     path = encode(corpus, vocabulary).mapped[0][0].with_name(name)
     path.unlink() if content is None else path.write_bytes(content)
@@ -156,6 +157,7 @@ def test_a_torn_cache_mends_itself(corpus, vocabulary, capsys, name, content):
     assert capsys.readouterr().out == "" and len(os.listdir(path.parent.parent)) == 1
 
 
+@pytest.mark.usefixtures("shown")
 def test_verifying_finds_what_a_disk_has_lost(corpus, vocabulary, capsys, read, monkeypatch):
     monkeypatch.setattr(token_cache, "STARTED", time.time_ns() + 10**12)  # as if it was made before
     path, stamp = encode(corpus, vocabulary).mapped[0]

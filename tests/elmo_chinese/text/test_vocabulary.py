@@ -20,6 +20,8 @@ def test_vocabulary_encodes_and_decodes(vocabulary):
     assert (vocabulary.start, vocabulary.end, vocabulary.unknown) == (0, 1, 2)
     assert vocabulary.encode(["的", "never seen", "，"]) == [4, 2, 3]
     assert vocabulary.decode([4, 0]) == ["的", "<S>"]
+    assert len(vocabulary) == 60 and "的" in vocabulary and "never seen" not in vocabulary
+    assert repr(vocabulary).startswith("Vocabulary(60 words: <S> </S> <UNK> ， 的")
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,8 @@ def test_a_vocabulary_with_counts_is_refused(tmp_path, line):
     (tmp_path / "v.txt").write_text(f"<S>\n</S>\n<UNK>\n{line}\n", encoding="utf-8")
     with pytest.raises(InputError, match="v.txt: line 4 has white space in it: .* one word a line"):
         Vocabulary(tmp_path / "v.txt")
+
+
+def test_a_string_is_not_cut_into_characters(vocabulary):
+    with pytest.raises(ValueError, match="a list of words is expected, got the string '太阳 是'; cut it"):
+        vocabulary.encode("太阳 是")
