@@ -139,12 +139,15 @@ def test_an_encoder_is_saved_and_loaded_with_all_that_belongs_to_it(encoder, tmp
 
 def test_saving_takes_the_place_of_nothing_else(encoder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    for wrong in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(PretrainedError, match="holds something else than a saved encoder"):
+    (tmp_path / "empty").mkdir()
+    encoder.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "more.txt").write_text("mine", encoding="utf-8")
+    for wrong in (tmp_path, tmp_path / "notes.txt", tmp_path / "empty", tmp_path / "saved"):
+        with pytest.raises(PretrainedError, match="is there, and is no saved encoder"):
             encoder.save_pretrained(wrong)
     with pytest.raises(PretrainedError, match="this encoder came without a vocabulary"):
         load_encoder(MODEL)[0].save_pretrained(tmp_path / "mine")
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notes.txt", "saved"]
 
 
 def test_a_vocabulary_that_is_not_the_models_is_an_error(tmp_path):

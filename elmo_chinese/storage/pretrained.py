@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from elmo_chinese.console import say
-from elmo_chinese.files import write_sums, writing
+from elmo_chinese.files import damage, write_sums, writing
 from elmo_chinese.require_paddle import paddle
 from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.arrays import read_arrays, read_npz
@@ -286,18 +286,20 @@ def save_pretrained(
         PretrainedError: the folder holds something else, or cannot be written.
     """
     folder = Path(folder)
-    names = {MODEL_FILE, VOCABULARY_FILE, INFO_FILE, SUMS_FILE}
-    if os.path.lexists(folder) and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= names):
-        raise PretrainedError(f"{folder} holds something else than a saved encoder; choose another folder")
+    summed = sorted([MODEL_FILE, VOCABULARY_FILE, INFO_FILE])
+    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    replaced = inside == sorted([*summed, SUMS_FILE]) and not damage(folder, summed)
+    if os.path.lexists(folder) and not replaced:
+        raise PretrainedError(f"{folder} is there, and is no saved encoder that could be replaced; choose another name")
     info = {"model": sizes, "encoder": options, "card": card or {}}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with writing(folder) as beside:
+        with writing(folder, replace_folder=replaced) as beside:
             beside.mkdir()
             paddle.save({name: np.array(array) for name, array in parameters.items()}, str(beside / MODEL_FILE))
             (beside / VOCABULARY_FILE).write_bytes(vocabulary.text.encode("utf-8"))
             text = json.dumps(info, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
             (beside / INFO_FILE).write_bytes(text.encode("utf-8"))
-            write_sums(beside, sorted(names - {SUMS_FILE}))
+            write_sums(beside, summed)
     except OSError as error:
         raise PretrainedError(f"cannot write {folder}: {error.strerror or error}; choose another folder")
