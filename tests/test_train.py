@@ -760,6 +760,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(finished,
     assert "model.pdparams: damaged" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shown")
 def test_the_folder_of_a_run_stands_for_its_best_checkpoint(finished, small, tmp_path, capsys):
     folder = finished[1]
     best = checkpoint.best_of(folder)
