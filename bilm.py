@@ -28,6 +28,7 @@ from elmo_chinese.storage.pretrained import (
     save_pretrained,
 )
 from elmo_chinese.text.batch import Batch, Integers, batch_to_ids, checked_batch
+from elmo_chinese.text.segmenter import segmenter_of
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -48,6 +49,7 @@ __all__ = [  # what a type checker takes for the interface
     "elmo_encoder",
     "init_pretraining_params",
     "load_encoder",
+    "segmenter_of",
 ]
 
 States = Tuple[paddle.Tensor, paddle.Tensor]

@@ -21,8 +21,9 @@ LM = GOLDEN / "lm_small"
 PARTS = (
     *(".ci .gitignore CONTRIBUTING.md LICENSE MANIFEST.in README.md README_cn.md pyproject.toml setup.py".split()),
     *("requirements.txt requirements-cpu.txt requirements-dev.txt run.sh setup.sh".split()),
-    *("bilm.py reader.py train.py preprocess.py elmo_embed.py embed.py elmo_chinese lac mrc".split()),
-    *("benchmarks docs tests data/README.md data/dev data/text data/train data/vocabulary.txt".split()),
+    *("bilm.py reader.py train.py preprocess.py elmo_embed.py elmo_publish.py embed.py elmo_chinese lac mrc".split()),
+    *("benchmarks docs examples tests data/README.md data/dev data/text data/train data/vocabulary.txt".split()),
+    *("data/segmenter.json data/vocabulary.segmenter.json".split()),
 )
 
 

@@ -7,7 +7,7 @@ from conftest import ROOT, files_of_the_parts, project_files
 
 PROGRAMS = {"train", "preprocess", "embed"}
 # Each may import those before it, besides its own parts.
-LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "mrc", "elmo_embed"}, PROGRAMS]
+LAYERS = [{"elmo_chinese"}, {"bilm", "reader"}, {"lac", "mrc", "elmo_embed", "elmo_publish"}, PROGRAMS]
 SOURCES = [
     ROOT / name
     for name in project_files()

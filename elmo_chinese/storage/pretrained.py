@@ -4,6 +4,7 @@ Folders are those of Fluid (`fluid.py`), checkpoints of a language model or of a
 
     model.pdparams     parameters under the original's names, without optimizer and softmax
     vocabulary.txt     the words that the ids mean
+    vocabulary.segmenter.json  how its text was cut, if that is known
     checkpoint.json    {"model": sizes, "encoder": arguments of `ElmoEncoder`, "card": what is told of the model}
     SHA256SUMS         checksums of the files above
 
@@ -32,7 +33,7 @@ from elmo_chinese.storage.checkpoint import (
 )
 from elmo_chinese.storage.fluid import PretrainedError, fluid_shape, read_fluid_variable
 from elmo_chinese.text.reading import InputError
-from elmo_chinese.text.vocabulary import Vocabulary, vocabulary_from
+from elmo_chinese.text.vocabulary import Vocabulary, note_path, vocabulary_from
 
 import numpy as np
 from paddle import nn
@@ -286,9 +287,10 @@ def save_pretrained(
         PretrainedError: the folder holds something else, or cannot be written.
     """
     folder = Path(folder)
-    summed = sorted([MODEL_FILE, VOCABULARY_FILE, INFO_FILE])
-    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    replaced = inside == sorted([*summed, SUMS_FILE]) and not damage(folder, summed)
+    summed = [MODEL_FILE, VOCABULARY_FILE, INFO_FILE]
+    note_name = note_path(folder / VOCABULARY_FILE).name
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    replaced = inside - {note_name} == {*summed, SUMS_FILE} and not damage(folder, [*summed, *(inside & {note_name})])
     if os.path.lexists(folder) and not replaced:
         raise PretrainedError(f"{folder} is there, and is no saved encoder that could be replaced; choose another name")
     info = {"model": sizes, "encoder": options, "card": card or {}}
@@ -300,6 +302,10 @@ def save_pretrained(
             (beside / VOCABULARY_FILE).write_bytes(vocabulary.text.encode("utf-8"))
             text = json.dumps(info, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
             (beside / INFO_FILE).write_bytes(text.encode("utf-8"))
+            if vocabulary.note:
+                summed.append(note_name)
+                note = json.dumps(vocabulary.note, ensure_ascii=False, sort_keys=True)
+                (beside / note_name).write_bytes(note.encode("utf-8"))
             write_sums(beside, summed)
     except OSError as error:
         raise PretrainedError(f"cannot write {folder}: {error.strerror or error}; choose another folder")

@@ -1,8 +1,10 @@
 """Sentences as padded word ids and their lengths: how they are made, and whether given ones are such."""
 
+import functools
 from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.require_paddle import paddle
+from elmo_chinese.text.segmenter import segmenter_of
 from elmo_chinese.text.vocabulary import Vocabulary
 
 import numpy as np
@@ -29,23 +31,28 @@ class Batch(NamedTuple):
         return (places < self.lengths.unsqueeze(1)).astype("float32")
 
 
-def batch_to_ids(sentences: Sequence[Sequence[str]], vocabulary: Vocabulary) -> Batch:
+_segmenter_of = functools.lru_cache(maxsize=4)(segmenter_of)  # to make one takes a while
+
+
+def batch_to_ids(sentences: Sequence[Union[str, Sequence[str]]], vocabulary: Vocabulary) -> Batch:
     """Return sentences as padded word ids and lengths: `word_ids, lengths = batch_to_ids(sentences, vocabulary)`.
 
     Args:
-        sentences: a list of words each; one without words has the length 0.
+        sentences: each a list of words, or raw text, which is cut as the vocabulary's own text was (`segmenter_of`).
+            One without words has the length 0.
         vocabulary: the encoder's, as `bilm.load_encoder` returns it. Other words become `<UNK>`.
 
     Raises:
-        ValueError: there is no sentence, or one is no list of words.
+        ValueError: there is no sentence, or one is neither text nor a list of words.
     """
     if isinstance(sentences, str) or not len(sentences):
-        raise ValueError(f"sentences must be a list with at least one list of words, got {sentences!r}")
+        raise ValueError(f"sentences must be a list with at least one sentence in it, got {sentences!r:.60}")
     rows = []
     for number, words in enumerate(sentences):
-        wrong = [words] if isinstance(words, str) else [word for word in words if not isinstance(word, str)]
+        words = _segmenter_of(vocabulary).cut(words) if isinstance(words, str) else words
+        wrong = [word for word in words if not isinstance(word, str)]
         if wrong:
-            raise ValueError(f"sentence {number} must be a list of words, got {wrong[0]!r:.60}")
+            raise ValueError(f"sentence {number} must be text or a list of words, got {wrong[0]!r:.60} in it")
         rows.append(vocabulary.encode(words))
     lengths = np.array([len(row) for row in rows], np.int64)
     word_ids = np.zeros((len(rows), max(1, lengths.max())), np.int64)

@@ -22,12 +22,19 @@ def test_sentences_become_padded_ids_lengths_and_a_mask(vocabulary):
     assert batch_to_ids([[]], vocabulary).word_ids.shape == [1, 1]
 
 
+def test_raw_text_is_cut_along_the_words_of_the_vocabulary(vocabulary):
+    word = next(word for word in vocabulary.words[3:] if len(word) > 1)
+    batch = batch_to_ids([f"的{word} ，", ["的"]], vocabulary)
+    assert batch.word_ids.tolist() == [vocabulary.encode(["的", word, "，"]), [4, 0, 0]]
+    assert batch.lengths.tolist() == [3, 1]
+
+
 @pytest.mark.parametrize(
     "sentences, message",
     [
-        ("的 ，", "sentences must be a list with at least one list of words, got '的 ，'"),
-        ([], "at least one list of words"),
-        ([["的"], ["的", 4]], "sentence 1 must be a list of words, got 4"),
+        ("的 ，", "sentences must be a list with at least one sentence in it, got '的 ，'"),
+        ([], "at least one sentence"),
+        ([["的"], ["的", 4]], "sentence 1 must be text or a list of words, got 4 in it"),
     ],
 )
 def test_what_is_no_list_of_words_is_an_error(vocabulary, sentences, message):
