@@ -6,7 +6,6 @@ What `paddle.save` writes for dictionaries of arrays (`.pdparams`, `.pdopt`), an
 import math
 import os
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Dict, Sequence, Tuple, Union
@@ -18,53 +17,17 @@ import numpy as np
 PathLike = Union[str, Path]
 
 
-class _Type:
-    """Stands for `numpy.dtype` in a pickle: takes the name of a type of numbers and its order of bytes."""
-
-    def __init__(self, name, *_):
-        self.name, self.order = name, "="
-
-    def __setstate__(self, state):
-        self.order = state[1]
+# What a pickle of arrays asks for, whatever module of NumPy it was in when the pickle was made.
+ALLOWED = {"_reconstruct": np.zeros(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
 
 
-class _Array:
-    """Stands for `numpy.ndarray` in a pickle: takes shape, type and bytes, and believes none of them."""
-
-    def __init__(self, *_):
-        self.array = None
-
-    def __setstate__(self, state):
-        _, shape, kind, fortran, content = state
-        if not re.fullmatch("[<>=|][biuf][1248]", kind.order + kind.name):
-            raise pickle.UnpicklingError(f"it asks for the type {kind.order + kind.name}, which is not of numbers")
-        self.array = array_from(content, np.dtype(kind.order + kind.name), shape, fortran)
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Reads what `paddle.save` writes for dictionaries of arrays and refuses every other class.
-
-    It is Python's own of the two unpicklers, because the other sets aside as much memory as a pickle tells it to.
-    """
-
-    STAND_INS = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Type}
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads what `paddle.save` writes for dictionaries of arrays and refuses every other class and function."""
 
     def find_class(self, module, name):
-        if module.split(".")[0] == "numpy" and name in self.STAND_INS:
-            return self.STAND_INS[name]
+        if module.split(".")[0] == "numpy" and name in ALLOWED:
+            return ALLOWED[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-
-
-class _Bounded:
-    """A file from which no more can be asked for than is there, because memory is set aside for what is asked for."""
-
-    def __init__(self, file):
-        self.file, self.size, self.readline = file, os.fstat(file.fileno()).st_size, file.readline
-
-    def read(self, count):
-        if count > self.size - self.file.tell():
-            raise EOFError(f"{count} bytes are announced, {self.size - self.file.tell()} are left")
-        return self.file.read(count)
 
 
 def array_from(content: bytes, kind: np.dtype, shape: Tuple[int, ...], fortran: bool) -> np.ndarray:
@@ -82,7 +45,7 @@ def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
     """
     try:
         with open(path, "rb") as file:
-            content = _ArrayUnpickler(_Bounded(file)).load()
+            content = _ArrayUnpickler(file).load()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}")
     except Exception as error:  # a damaged pickle raises nearly anything; all of it means the same here
@@ -90,11 +53,14 @@ def read_arrays(path: PathLike) -> Dict[str, np.ndarray]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected named arrays, found {type(content).__name__}")
     content.pop("StructuredToParameterName@@", None)
-    arrays = {name: value.array for name, value in content.items() if isinstance(value, _Array)}
-    wrong = [str(name) for name in content if arrays.get(name) is None or not isinstance(name, str)]
+    wrong = [name for name, array in content.items() if type(name) is not str or not _is_of_numbers(array)]
     if wrong:
-        raise CheckpointError(f"{path}: not arrays: {', '.join(wrong[:5])}")
-    return arrays
+        raise CheckpointError(f"{path}: not arrays of numbers: {', '.join(map(str, wrong[:5]))}")
+    return content
+
+
+def _is_of_numbers(value: object) -> bool:
+    return type(value) is np.ndarray and value.dtype.kind in "biuf"
 
 
 def read_npz(path: PathLike) -> Dict[str, np.ndarray]:

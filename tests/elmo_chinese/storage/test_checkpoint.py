@@ -239,7 +239,11 @@ def test_arrays_of_every_form_are_read_like_pickle_does(tmp_path, protocol):
     path.write_bytes(pickle.dumps(arrays, protocol))
     for name, found in checkpoint.read_arrays(path).items():
         expected = arrays.pop(name)
-        assert found.dtype == expected.dtype and found.shape == expected.shape and np.array_equal(found, expected)
+        assert (
+            found.dtype == expected.dtype.newbyteorder("=")
+            and found.shape == expected.shape
+            and np.array_equal(found, expected)
+        )
     assert not arrays
 
 
@@ -247,12 +251,12 @@ def test_arrays_of_every_form_are_read_like_pickle_does(tmp_path, protocol):
     "content, message",
     [
         (pickle.dumps({"w": np.array([Evil()])}), "asks for"),
-        (pickle.dumps({"w": np.array(["text"])}), "not of numbers"),
-        (pickle.dumps({"w": [1, 2]}), "not arrays: w"),
-        (pickle.dumps({1: np.zeros(2)}), "not arrays: 1"),
+        (pickle.dumps({"w": np.array(["text"])}), "not arrays of numbers: w"),
+        (pickle.dumps({"w": [1, 2]}), "not arrays of numbers: w"),
+        (pickle.dumps({1: np.zeros(2)}), "not arrays of numbers: 1"),
         (pickle.dumps([np.zeros(2)]), "expected named arrays, found list"),
-        (pickle.dumps({"w": np.zeros((2, 8))}).replace(b"K\x02K\x08", b"K\xffK\xff"), "does not fit 128 bytes"),
-        (b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".", "1099511627776 bytes are announced"),
+        (pickle.dumps({"w": np.zeros((2, 8))}).replace(b"K\x02K\x08", b"K\xffK\xff"), "not a readable Paddle"),
+        (b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".", "not a readable Paddle parameter file"),
     ],
 )
 def test_what_is_no_dictionary_of_arrays_is_refused(tmp_path, content, message):
