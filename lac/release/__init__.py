@@ -8,7 +8,7 @@ unpacks the models into the cache and says where. A model is a folder with `conf
 are those of the project's taggers, so a release can be trained on (`python -m lac.train --init_from lac`) and exported
 (`lac.export`) like one of them.
 
-Beside this file: `interface.py` (the class of LAC 2.1), `custom.py` (a user's own words), `rank.py` (weights of words).
+Beside this file: `interface.py` (the class of LAC 2.1, a user's own words), `rank.py` (weights of words).
 """
 
 import os

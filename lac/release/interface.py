@@ -1,20 +1,97 @@
-"""The interface of LAC 2.1: `from lac import LAC`."""
+"""The interface of LAC 2.1: `from lac import LAC`, with a user's own words.
 
+Own words are items of one or more pieces of text, each with a label (`text/TYPE`) or without (`text`):
+`长江大桥/BRIDGE`, `小程序/n 跑`. Wherever its whole text occurs it is cut at the ends of its pieces, whatever the
+tagger says; a piece without a label keeps the tagger's. A single character without a label says nothing and is left
+out.
+"""
+
+import itertools
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 from elmo_chinese.console import say
 from elmo_chinese.storage.checkpoint import candidates
-from elmo_chinese.text.reading import InputError
+from elmo_chinese.text.reading import InputError, read_lines
 from elmo_chinese.training import session
 
 from lac import model as tagging
 from lac import release
 from lac.lines import Span
-from lac.release import custom
+from lac.model import Tagged
 
 # So many texts are in work at a time.
 TEXTS_AT_A_TIME = 2048
+
+
+# --- own words ---
+
+Item = List[Tuple[str, str]]  # pieces and their labels, "" where there is none
+
+
+class Items:
+    """Items by their text; `starts` holds what their texts start with, to know when to stop looking."""
+
+    def __init__(self):
+        self.by_text: Dict[str, Item] = {}
+        self.starts: Set[str] = set()
+
+    def add(self, line: str, sep: Optional[str] = None) -> None:
+        """Add an item: its pieces, apart by `sep` (None: by white space)."""
+        pieces = []
+        for piece in map(str.strip, line.strip().split(sep)):
+            text, slash, label = piece.rpartition("/")
+            text, label = (text, label) if slash and text else (piece, "")
+            if text:
+                pieces.append((text, label))
+        text = "".join(piece for piece, _ in pieces)
+        if len(text) > 1 or (text and pieces[0][1]):
+            self.by_text[text] = pieces
+            self.starts.update(text[:end] for end in range(1, len(text)))
+
+
+def read_items(path: str, sep: Optional[str] = None) -> Items:
+    """Return the items of a file, one a line; `InputError`: no such file, or not UTF-8."""
+    items = Items()
+    for line in itertools.chain.from_iterable(read_lines(path)):
+        items.add(line, sep)
+    return items
+
+
+def apply_items(items: Items, tagged: Tagged) -> Tagged:
+    """Return a text by characters, tagged as the items have it wherever one of them occurs, elsewhere as it was.
+
+    The first character of a token has its tag, the others go on with it.
+    """
+    text, bio, weights = "".join(tagged.tokens), [], None if tagged.weights is None else []
+    for number, (token, tag) in enumerate(zip(tagged.tokens, tagged.bio)):
+        bio += [tag, *[tag[:-2] + "-I"] * (len(token) - 1)]
+        if weights is not None:
+            weights += [tagged.weights[number]] * len(token)
+    furthest = 0
+    for start in range(len(text)):
+        end = start + 1
+        while end <= len(text):
+            piece = text[start:end]
+            if piece in items.by_text and end > furthest:
+                _overrule(bio, start, items.by_text[piece])
+                furthest = end
+            if piece not in items.starts:
+                break
+            end += 1
+    return Tagged(list(text), bio, weights)
+
+
+def _overrule(bio: List[str], start: int, item: Item) -> None:
+    for text, label in item:
+        for position in range(start, start + len(text)):
+            bio[position] = (label or bio[position][:-2]) + ("-B" if position == start else "-I")
+        start += len(text)
+    if start < len(bio):  # what follows is another word
+        bio[start] = bio[start][:-2] + "-B"
+
+
+# --- the class ---
 
 
 def _values(value: Any) -> List[str]:
@@ -36,7 +113,7 @@ class LAC:
     def __init__(self, model_path: Optional[str] = None, mode: str = "lac", use_cuda: bool = False):
         if mode not in release.MODES:
             raise ValueError(f"mode must be one of {', '.join(release.MODES)}, got {mode!r}")
-        self.path, self.mode, self.items, self.ranker = model_path, mode, custom.Items(), None
+        self.path, self.mode, self.items, self.ranker = model_path, mode, Items(), None
         if model_path in ("lac", "seg"):  # as the other commands name the released ones
             model_path, self.path, self.mode = None, None, mode if mode == "rank" else model_path
             mode = self.mode
@@ -51,12 +128,12 @@ class LAC:
             self.mode = "seg"  # it was trained to cut only
 
     def load_customization(self, customization_file: str, sep: Optional[str] = None) -> None:
-        """Take the items of a file, one a line, in place of those so far; see `lac/release/custom.py`.
+        """Take the items of a file, one a line, in place of those so far; see above.
 
         Args:
             sep: what stands between the pieces of an item; None: white space.
         """
-        self.items = custom.read(customization_file, sep)
+        self.items = read_items(customization_file, sep)
 
     def add_word(self, word: str, sep: Optional[str] = None) -> None:
         """Add one item, as a line of a customization file."""
@@ -102,7 +179,7 @@ class LAC:
         """Return the words of texts, in their order; all characters are in one."""
         tagged = tagging.tag_tokens(self.model, texts, self.ranker and self.ranker.weights)
         if self.items.by_text:
-            tagged = [custom.apply(self.items, one) for one in tagged]
+            tagged = [apply_items(self.items, one) for one in tagged]
         return [one.spans() for one in tagged]
 
     def run(self, texts: Union[str, Sequence[str]]) -> list:

@@ -26,7 +26,7 @@ from bilm import ElmoEncoder
 from lac import LAC, export, predict, release, train
 from lac.lines import Line, Span, parse_line, spans
 from lac.model import Tagged
-from lac.release import custom
+from lac.release.interface import Items, apply_items
 
 GOLDEN = ROOT / "tests" / "golden" / "lac_release"
 
@@ -82,12 +82,12 @@ def test_a_word_can_be_added_and_cut(models):
 
 
 def test_items_are_applied_where_they_end_further_right_than_the_last():
-    items = custom.Items()
+    items = Items()
     for line in ("ab/X", "b/Y", "bcd/Z", "c"):
         items.add(line)
     assert list(items.by_text) == ["ab", "b", "bcd"]  # a single character without a type says nothing
-    assert custom.apply(items, Tagged(["abcd"], ["n-B"])).bio == ["X-B", "Z-B", "Z-I", "Z-I"]
-    assert custom.apply(items, Tagged(["a", "be"], ["n-B", "n-I"])).bio == ["X-B", "X-I", "n-B"]
+    assert apply_items(items, Tagged(["abcd"], ["n-B"])).bio == ["X-B", "Z-B", "Z-I", "Z-I"]
+    assert apply_items(items, Tagged(["a", "be"], ["n-B", "n-I"])).bio == ["X-B", "X-I", "n-B"]
 
 
 def random_texts(count, seed):
@@ -132,7 +132,7 @@ def test_words_start_at_b_and_s_and_take_the_last_type_and_the_largest_weight():
     tagged = Tagged(["a", "b", "cc", "d", "e", "f"], ["x-I", "y-I", "x-B", "z-S", "z-E", "w-B"], [0, 2, 1, 0, 3, 1])
     found = tagged.spans()
     assert found == [(0, 2, "y", 2), (2, 4, "x", 1), (4, 6, "z", 3), (6, 7, "w", 1)]
-    characters = custom.apply(custom.Items(), tagged)
+    characters = apply_items(Items(), tagged)
     assert characters.spans() == found and characters.bio[2:4] == ["x-B", "x-I"]
     assert Tagged([], []).spans() == []
 
@@ -349,13 +349,13 @@ def test_with_an_elmo_mix_the_first_scores_are_the_released_ones(models):
 
 @pytest.mark.parametrize("line, sep", [("礼拜二/TIME ", "#"), (" 礼拜二/TIME\r\n", None), ("礼拜二/TIME\r", "#")])
 def test_white_space_around_an_item_is_none_of_it(line, sep):
-    items = custom.Items()
+    items = Items()
     items.add(line, sep)
     assert items.by_text == {"礼拜二": [("礼拜二", "TIME")]}
 
 
 def test_an_item_with_an_empty_type_keeps_the_taggers(models):
-    items = custom.Items()
+    items = Items()
     items.add("北京/")
     assert items.by_text == {"北京": [("北京", "")]}
 
