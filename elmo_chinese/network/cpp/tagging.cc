@@ -59,9 +59,44 @@ void in_groups(int64_t sentences, const int64_t* lengths, const std::function<vo
   });
 }
 
+using Vector = float __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int64_t kLanes = 16;
+
+// The first kVectors * kLanes columns of to [kRows, out] = from [kRows, in] @ weight [in, out], whose sums stay in
+// registers: each weight is read once, one after the other.
+template <int kRows, int kVectors>
+inline void columns(const float* from, int64_t in, const float* weight, int64_t out, float* to) {
+  Vector sums[kRows][kVectors] = {};
+  for (int64_t k = 0; k < in; ++k)
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector w = *reinterpret_cast<const Vector*>(weight + k * out + v * kLanes);
+      for (int r = 0; r < kRows; ++r) sums[r][v] += from[r * in + k] * w;
+    }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Vector*>(to + r * out + v * kLanes) = sums[r][v];
+}
+
+// to [kRows, out] = from [kRows, in] @ weight [in, out], of so few rows that a product of MKL's is no faster, or takes
+// longer to begin than to multiply.
+template <int kRows>
+void few_rows(const float* from, int64_t in, const float* weight, int64_t out, float* to) {
+  int64_t n = 0;
+  for (; n + 4 * kLanes <= out; n += 4 * kLanes) columns<kRows, 4>(from, in, weight + n, out, to + n);
+  for (; n + 2 * kLanes <= out; n += 2 * kLanes) columns<kRows, 2>(from, in, weight + n, out, to + n);
+  for (; n + kLanes <= out; n += kLanes) columns<kRows, 1>(from, in, weight + n, out, to + n);
+  for (int r = 0; r < kRows; ++r)
+    for (int64_t m = n; m < out; ++m) {
+      float sum = 0;
+      for (int64_t k = 0; k < in; ++k) sum += from[r * in + k] * weight[k * out + m];
+      to[r * out + m] = sum;
+    }
+}
+
 // to [rows, out] = from [rows, in] @ weight [in, out] + bias [out] (null: nothing is added)
 void linear(const float* from, int64_t rows, int64_t in, const float* weight, const float* bias, int64_t out,
             float* to) {
+  if (!bias && rows == 1) return few_rows<1>(from, in, weight, out, to);
+  if (!bias && rows == 2) return few_rows<2>(from, in, weight, out, to);
   if (bias)
     for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * out, bias, out * sizeof(float));
   gemm(kRowMajor, kNoTrans, kNoTrans, rows, out, in, 1.0f, from, in, weight, out, bias ? 1.0f : 0.0f, to, out);
