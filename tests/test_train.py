@@ -754,6 +754,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(finished,
     printed = capsys.readouterr().out
     assert re.search(r"warning: .*step_00000008/model.pdparams: damaged.*trying the one before", printed)
     assert "step 4," in printed and figures(folder) == whole
+    assert [name.name for name in sorted(folder.glob("step_*"))] == ["step_00000004", "step_00000008_2"]
+    path = folder / "step_00000008_2" / checkpoint.MODEL_FILE
     path.write_bytes(b"")
     with pytest.raises(SystemExit):
         train.main([*run, "--load_dir", str(path.parent)])
