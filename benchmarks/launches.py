@@ -26,18 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from elmo_chinese.network import kernels  # noqa: E402
-from elmo_chinese.training import loop  # noqa: E402
-from elmo_chinese.training.metrics import StepClock  # noqa: E402
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 import paddle.profiler as profiler  # noqa: E402
+from steps import Steps  # noqa: E402
 from throughput import LAYERS, PRESETS, zipf_batches  # noqa: E402
 
 import bilm  # noqa: E402
-from train import Pretraining, make_optimizer, make_parser  # noqa: E402
+from train import make_optimizer  # noqa: E402
 
-WITHOUT_TEXT = argparse.Namespace(rows=0, first_row=0, vocabulary=None)  # in place of a reader
 READS = "numpy", "item", "tolist", "__float__", "__int__", "__bool__", "__index__"
 
 
@@ -68,13 +66,10 @@ class Training:
         sizes = size["vocab_size"], size["embed"], size["hidden"], LAYERS
         self.lm = bilm.BiLM(*sizes, n_negative_samples=negatives, sparse=sparse)
         self.optimizer = make_optimizer("adagrad", 0.2, self.lm.parameters())
-        options, _ = make_parser("").parse(["--num_steps", str(size["steps"]), "--reset_states", "0"])
-        self.job = Pretraining(options, self.lm, self.optimizer, WITHOUT_TEXT, None)
-        self.batch, self.states = loop.Batch(next(zipf_batches(size, 1)), 0, 0), None
-        self.progress, self.clock = loop.Progress(), StepClock()
+        self.steps, self.batch = Steps(self.lm, self.optimizer), next(zipf_batches(size, 1))
 
     def step(self):
-        _, self.states, _ = loop.do_step(self.job, self.progress, self.batch, self.states, self.clock, False)
+        self.steps.step(self.batch)
 
 
 def operators(step):

@@ -38,7 +38,7 @@ LAYERS = 2
 
 
 def zipf_batches(size, count, seed=0):
-    """Yield batches of random words, consecutive windows of one stream a row, as `train_step` takes them."""
+    """Yield batches of random words, consecutive windows of one stream a row, as `steps.Steps` takes them."""
     import numpy as np
 
     share = 1 / np.arange(1, size["vocab_size"] - 3)
@@ -95,13 +95,15 @@ def measure(options, size):
     from elmo_chinese import runtime
     from elmo_chinese.network import kernels
     from elmo_chinese.network.gradients import data_parallel
+    from elmo_chinese.training.session import choose_device
 
     import numpy as np
     import paddle
     import paddle.distributed as dist
+    from steps import Steps
 
-    from bilm import BiLM, StepRandom
-    from train import choose_device, make_optimizer, train_step
+    from bilm import BiLM
+    from train import make_optimizer
 
     choose_device(use_gpu=False)
     print(f"{runtime.SETTINGS}; {kernels.describe()}", file=sys.stderr)
@@ -110,17 +112,18 @@ def measure(options, size):
     how = dict(n_negative_samples=samples, sparse=not options.dense, precision=options.precision)
     lm = BiLM(size["vocab_size"], size["embed"], size["hidden"], LAYERS, **how)
     optimizer = make_optimizer("adagrad", 0.2, lm.parameters())
-    states, times, processes = None, [], dist.get_world_size()
+    times, processes = [], dist.get_world_size()
     model, rows = (data_parallel(lm) if processes > 1 else lm), size["batch"] // processes
     mine = slice(rows * dist.get_rank(), rows * (dist.get_rank() + 1))
+    job = Steps(model, optimizer, mine.start)
     for number, batch in enumerate(zipf_batches(size, options.iters + 2)):
         start = time.perf_counter()
         batch = [words[mine] for words in batch]
-        loss, _, states, _ = train_step(model, optimizer, batch, states, StepRandom(0, number, mine.start))
+        loss, _ = job.step(batch)
         if number >= 2:
             times.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    del lm, model, optimizer, states
+    del lm, model, optimizer, job
     seconds, flop = limit(size, samples + 1 if samples else size["vocab_size"])
     tokens, median = size["batch"] * size["steps"], float(np.median(times))
     return {
@@ -193,6 +196,7 @@ def profile(options, size):
     sys.path.insert(0, str(ROOT))
 
     from elmo_chinese.network import kernels, lstmp, softmax
+    from elmo_chinese.training import loop
 
     import numpy as np
     import paddle
@@ -209,11 +213,11 @@ def profile(options, size):
     watch.watch_all("softmax", bilm, "full_softmax_losses", "sampled_softmax_losses", "log_uniform_sample")
     watch.watch_all("dropout masks", bilm.StepRandom, "keep_factor")
     watch.watch_all("embedding, rest of the backward pass", paddle.Tensor, "backward")
-    watch.watch_all("clipping", train, "step_figures", "scale_gradients")
-    watch.watch_all("logging", train, "log_training", "say")
-    watch.watch_all("rest of the forward pass and step", train, "train_step")
+    watch.watch_all("clipping", loop, "step_figures", "scale_gradients")
+    watch.watch_all("logging", loop, "log_step", "say")
+    watch.watch_all("rest of the forward pass and step", loop, "do_step")
     watch.watch_all("optimizer", paddle.optimizer.Adagrad, "step")
-    step = train.train_step
+    step = loop.do_step
 
     def counted(*arguments, **named):
         counted.calls += 1
@@ -222,7 +226,7 @@ def profile(options, size):
             counted.start = time.perf_counter()
         return step(*arguments, **named)
 
-    counted.calls, train.train_step = 0, counted
+    counted.calls, loop.do_step = 0, counted
     batches = train.BidirectionalReader.__iter__
 
     def read(reader):
@@ -246,9 +250,9 @@ def profile(options, size):
             batch_size=size["batch"], num_steps=size["steps"], sample_softmax=options.softmax == "sampled",
             n_negative_samples_batch=size["samples"], log_interval=1, save_interval=10**6, use_gpu="false",
         )  # fmt: skip
-        save, train.save_checkpoint = train.save_checkpoint, lambda *arguments: None
+        save, loop.save = loop.save, lambda *arguments: None
         train.main([part for name, value in flags.items() for part in (f"--{name}", str(value))])
-        train.save_checkpoint = save
+        loop.save = save
     total, steps = time.perf_counter() - counted.start, counted.calls - 2
     watch.seconds["loop"] = total - sum(watch.seconds.values())
     rows = {label: 1e3 * seconds / steps for label, seconds in watch.seconds.most_common()}

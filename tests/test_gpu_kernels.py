@@ -18,6 +18,7 @@ from paddle import profiler
 from paddle.framework import core
 
 import train
+from benchmarks.steps import Steps
 from bilm import BiLM, ElmoEncoder, StepRandom
 from lac.network import Tagger
 from mrc.network import Batch, Reader, costs, random_of
@@ -33,13 +34,12 @@ def ids(*shape):
 def language_model(optimizer, samples=10):
     lm = BiLM(WORDS, 6, 8, 2, dropout=0.1, n_negative_samples=samples, sparse=optimizer == "adagrad")
     update = train.make_optimizer(optimizer, 0.1, lm.parameters())
-    batch, states = [ids(ROWS, STEPS).numpy() for _ in range(4)], None
-    for step in range(2):
-        _, _, states, _ = train.train_step(lm, update, batch, states, StepRandom(0, step), accumulate=2)
-        states = train.reset_rows(states, 0.5, StepRandom(0, step))
-    train.cells_at_clip(states, 3.0)
+    batch, job = [ids(ROWS, STEPS).numpy() for _ in range(4)], Steps(lm, update, accumulate=2, reset_states=0.5)
+    for _ in range(2):
+        job.step(batch)
+    train.cells_at_clip(job.states, 3.0)
     lm.eval()
-    lm(*map(paddle.to_tensor, batch), states)
+    lm(*map(paddle.to_tensor, batch), job.states)
 
 
 def task_encoder(**more):

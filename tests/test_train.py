@@ -11,15 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 from elmo_chinese.command import UNEXPECTED
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.storage.pretrained import read_fluid_variable
 from elmo_chinese.text.vocabulary import Vocabulary
-from elmo_chinese.training import loop
-from elmo_chinese.training.loop import Batch, Progress
-from elmo_chinese.training.metrics import StepClock, read_metrics
+from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
 import paddle
@@ -27,6 +24,7 @@ import pytest
 from conftest import LM, ROOT, largest_difference, run_python, tensors
 
 import train
+from benchmarks.steps import Steps
 from bilm import init_pretraining_params, load_encoder
 from reader import BidirectionalReader
 
@@ -95,32 +93,18 @@ def assert_same_run(first, second):
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
-class GoldenJob(train.Pretraining):
-    """A language model in training without text, by the original's flags."""
-
-    def __init__(self, lm, optimizer, **flags):
-        self.options = train.make_parser("").parse(["--num_steps", "5", "--reset_states", "0"])[0]
-        vars(self.options).update(flags)
-        self.network = self.model = lm
-        self.parameters, self.optimizer, self.max_grad_norm = lm.parameters(), optimizer, self.options.max_grad_norm
-        self.train_reader = SimpleNamespace(first_row=0)
-
-
 def golden_steps(lm, count, world=1):
     """Do the golden training steps; return losses and gradient norms."""
     golden = np.load(LM / "train.npz")
     optimizer = train.make_optimizer("adagrad", 0.2, lm.parameters())
-    job, losses, norms = GoldenJob(lm, optimizer), [], []
-    progress, clock, states = Progress(), StepClock(), None
+    job, losses, norms = Steps(lm, optimizer), [], []
     for number in range(1, count + 1):
         step = {key.split("/")[1]: golden[key] for key in golden.files if key.startswith(f"step{number}/")}
-        states = tuple(tensors(step, "init_hiddens", "init_cells"))
+        job.states = tuple(tensors(step, "init_hiddens", "init_cells"))
         batch = [step[name] for name in ("x", "y", "x_r", "y_r")]
-        before = progress.losses
-        norm, states, _ = loop.do_step(job, progress, Batch(batch, 0, 0), states, clock, False)
-        loss = progress.losses - before
-        assert largest_difference(states[0].numpy(), step["last_hidden"]) < 1e-5
-        assert largest_difference(states[1].numpy(), step["last_cell"]) < 1e-5
+        loss, norm = job.step(batch)
+        assert largest_difference(job.states[0].numpy(), step["last_hidden"]) < 1e-5
+        assert largest_difference(job.states[1].numpy(), step["last_cell"]) < 1e-5
         losses.append(loss)
         norms.append(norm)
     return golden, optimizer, losses, norms
@@ -217,7 +201,7 @@ def test_gradients_of_several_parts_are_averaged_over_processes_once(golden_lm, 
 
     monkeypatch.setattr(train, "share_row_gradients", lambda parameters: None)
     rng = np.random.default_rng(0)
-    job = GoldenJob(golden_lm, paddle.optimizer.SGD(0.0, parameters=golden_lm.parameters()), accumulate=3)
+    job = Steps(golden_lm, paddle.optimizer.SGD(0.0, parameters=golden_lm.parameters()), accumulate=3)
     job.model = Spy(golden_lm)
     job.loss([rng.integers(0, 60, (6, 4)) for _ in range(4)], None, 1)
     assert armed == [False, False, True]

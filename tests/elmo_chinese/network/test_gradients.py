@@ -12,8 +12,9 @@ import paddle.nn.functional as F
 import pytest
 from conftest import largest_difference
 
-from bilm import BiLM, StepRandom
-from train import make_optimizer, train_step
+from benchmarks.steps import Steps
+from bilm import BiLM
+from train import make_optimizer
 
 
 def clip_gradients(parameters, max_norm, optimizer=None):
@@ -105,12 +106,10 @@ def test_training_with_row_sparse_tables_equals_dense(optim, negatives):
     for sparse in (False, True):
         paddle.seed(3)
         lm = BiLM(40, 6, 8, n_negative_samples=negatives, sparse=sparse)
-        optimizer, states = make_optimizer(optim, 0.3, lm.parameters()), None
-        rng = np.random.default_rng(1)
-        for step in range(4):
-            batch = [rng.integers(0, 40, (4, 5)) for _ in range(4)]
-            more = dict(accumulate=2, max_grad_norm=0.3)
-            loss, norm, states, _ = train_step(lm, optimizer, batch, states, StepRandom(5, step), **more)
+        optimizer, rng = make_optimizer(optim, 0.3, lm.parameters()), np.random.default_rng(1)
+        job = Steps(lm, optimizer, accumulate=2, max_grad_norm=0.3)
+        for _ in range(4):
+            loss, norm = job.step([rng.integers(0, 40, (4, 5)) for _ in range(4)])
         assert norm > 0.3  # the clip has bitten
         results.append([np.float32(loss), *(p.numpy() for p in lm.parameters())])
     for mine, right in zip(*results):
