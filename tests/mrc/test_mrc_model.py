@@ -125,7 +125,7 @@ def test_the_bilm_reads_sentence_by_sentence():
     encoded = reading.encode(one, [group])
     assert [len(ids) for ids in encoded.elmo[0]] == [10, 6]
     layers = LayerCache(one.reader.encoder, encoded.elmo)([0]).numpy()
-    second = one.elmo_vocabulary.encode("它流入东海！")
+    second = one.elmo_vocabulary.encode(list("它流入东海！"))
     expected = one.reader.encoder.layers(paddle.to_tensor(pad([np.array(second)]))).numpy()
     assert largest_difference(layers[:, 0, 10:16], expected[:, 0]) < 1e-6
 

@@ -21,6 +21,7 @@ def make_parser():
     return parser
 
 
+@pytest.mark.usefixtures("shown")
 def test_what_was_typed_is_told_from_defaults(capsys):
     options, typed = make_parser().parse(["--old_rate", "0.5", "--shuffle", "--gone", "1", "2"])
     assert vars(options) == dict(size=4, kind="plain", rate=0.5, files=[], shuffle=True, where="here", source="")
@@ -35,6 +36,7 @@ def test_help_shows_defaults(capsys):
     assert "how fast (default: 0.5)" in shown and "which (" not in shown and "nothing does it" in shown
 
 
+@pytest.mark.usefixtures("shown")
 def test_a_checkpoint_fills_what_was_not_typed(capsys):
     saved = dict(size=4, kind="fancy", rate=0.25, files=["a", "b"], shuffle=True, where="there", unknown=1)
     parser = make_parser()
@@ -58,6 +60,7 @@ def test_what_the_model_was_made_from_must_be_the_checkpoints(typed, saved, mess
     assert vars(parser.parse([], saved, "x")[0]).items() >= saved.items()
 
 
+@pytest.mark.usefixtures("shown")
 def test_flags_before_two_dashes_are_defaults_that_nobody_typed(capsys):
     arguments = ["--size", "7", "--rate", "2", "--gone", "--", "--rate", "3", "--lost"]
     options, typed = make_parser().parse(arguments)

@@ -61,6 +61,7 @@ def test_the_ratio_equals_two_perplexities_with_every_batch_begun_anew(golden_lm
     assert golden_lm.training
 
 
+@pytest.mark.usefixtures("shown")
 @pytest.mark.parametrize(
     "share, advice", [(0.0, "resume with --load_dir auto --reset_states 0.1"), (0.1, "raise --reset_states")]
 )
