@@ -30,16 +30,16 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import check_apart, discard, lock_folder, remove_unfinished, write_json, writing
 from elmo_chinese.runtime import available_cores
-from elmo_chinese.text.corpus.documents import Document, check_file, chunks, in_order, usable_workers
+from elmo_chinese.text.corpus.documents import Document, check_files, chunks, in_order, usable_workers
 from elmo_chinese.text.corpus.forms import NAMES
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences
-from elmo_chinese.text.corpus.shards import PARTS, Seen, ShardWriter, count_in, empty_counts, plot, summarise
+from elmo_chinese.text.corpus.shards import PARTS, Cut, Seen, ShardWriter, count_in, empty_counts, plot, summarise
 from elmo_chinese.text.corpus.wikipedia import CONVERSIONS, lines_of_article, to_script
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, Segmenter, read_counts, segmenter_of
@@ -49,17 +49,6 @@ from elmo_chinese.training.flags import Parser, positive_int, share
 import numpy as np
 
 SUMMARIES = ("summary.json", "summary.png", "segmenter.json")
-
-
-class Cut(NamedTuple):
-    """What becomes of a chunk."""
-
-    documents: List[int]  # that start in it, for train and dev
-    blank: int  # how many of them hold no sentence
-    lines: List[str]  # sentences, words apart by blanks
-    dev: np.ndarray  # 1 where a sentence goes to dev, uint8 [sentences]
-    lengths: np.ndarray  # words of each sentence, int64 [sentences]
-    fingerprints: np.ndarray  # of each sentence, uint64 [sentences], never 0
 
 
 @functools.lru_cache(maxsize=None)
@@ -125,27 +114,6 @@ def cut_chunk(
     return Cut(documents, blank, lines, np.array(dev, dtype=np.uint8), lengths, fingerprints)
 
 
-def check_files(options) -> List[dict]:
-    """Read every file once; return `documents.check_file` of each.
-
-    Raises:
-        InputError: one cannot be read, and not `--on_bad_file skip`.
-    """
-    paths = list(map(str, find_files(options.input)))
-    progress = Progress(len(paths), "files checked")
-    check = functools.partial(check_file, text_field=options.text_field, skip_records=options.on_bad_record == "skip")
-    files = []
-    with contextlib.closing(in_order(check, ((path, path) for path in paths), options.workers)) as checked:
-        for _, file in checked:
-            if file["error"] and options.on_bad_file == "stop":
-                raise InputError(f"{file['error']} (--on_bad_file skip leaves the whole file out)")
-            files.append(file)
-            progress.add(1)
-    if not any(file["documents"] for file in files):
-        raise InputError(f"no text in the {len(files)} files of --input")
-    return files
-
-
 def settings_of(options) -> Dict[str, Any]:
     """Return what decides what is written."""
     names = ["input", "shard_size", "dev_fraction", "text_field", "normalise", "script", "user_dict", "duplicates"]
@@ -183,7 +151,8 @@ def open_run(options) -> Tuple[List[dict], Dict[str, Any]]:
         refuse_what_is_there(output, () if state["finished"] else SUMMARIES)
         return files, state
     refuse_what_is_there(output, (work.name, *PARTS, *SUMMARIES))
-    files = check_files(options)
+    skip = (options.on_bad_file == "skip", options.on_bad_record == "skip")
+    files = check_files(find_files(options.input), options.text_field, *skip, workers=options.workers)
     state = {"run": secrets.token_hex(4), "position": [0, 0], "remembered": 0, "characters": 0, "finished": False}
     state.update(empty_counts())
     with writing(work) as beside:  # it is there whole, or not at all: nothing else has this name
@@ -199,15 +168,6 @@ def refuse_what_is_there(output: Path, names: Iterable[str]) -> None:
     for path in (output / name for name in names):
         if os.path.lexists(path) and not (path.name in PARTS and path.is_dir() and not any(path.iterdir())):
             raise InputError(f"{path} is there already; choose another --output, or move it away")
-
-
-def remember(seen: Seen, path: Path, count: int) -> None:
-    """Remember the first `count` sentences of an interrupted run, from the file with their fingerprints."""
-    with open(path, "ab") as file:
-        file.truncate(8 * count)
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**23), b""):
-            seen.add(np.frombuffer(block, dtype="<u8"))
 
 
 def sentences(options) -> None:
@@ -239,7 +199,7 @@ def make_sentences(options) -> None:
     files, state = open_run(options)
     work = output / ".unfinished"
     if seen:
-        remember(seen, work / "fingerprints.u8", state["remembered"])
+        seen.load(work / "fingerprints.u8", state["remembered"])
     writers = [
         ShardWriter(output / part, options.shard_size, state["run"], state[part]["shards"], state[part]["written"])
         for part in PARTS
@@ -279,7 +239,7 @@ def make_sentences(options) -> None:
             for writer, is_dev in zip(writers, (0, 1)):
                 writer.add(cut.lines[index] for index in np.flatnonzero(fresh & (cut.dev == is_dev)))
             state["characters"] += size
-            count_in(state, cut.documents, cut.blank, cut.dev, cut.lengths, fresh)
+            count_in(state, cut, fresh)
             if shards != [writer.count for writer in writers]:
                 save(position, fingerprints)
             done = sum(state[part]["documents"] for part in PARTS)

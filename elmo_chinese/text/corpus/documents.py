@@ -4,6 +4,8 @@ Files of any size are read in blocks, and twice: once to check them, once to cut
 """
 
 import collections
+import contextlib
+import functools
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -14,12 +16,12 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from elmo_chinese.console import say
+from elmo_chinese.console import Progress, say
 from elmo_chinese.runtime import available_cores
 from elmo_chinese.text.corpus import forms
-from elmo_chinese.text.reading import InputError
+from elmo_chinese.text.reading import InputError, PathLike
 
 PIECE = 2**20  # characters; a longer document is handed on in pieces
 MARKS = re.compile(r"\s*<S>\s+(.*)</S>\s*")  # of a sentence that was segmented already
@@ -98,6 +100,28 @@ def same_file(path: str) -> dict:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror} (looked from {os.getcwd()})")
     return {"bytes": status.st_size, "changed": status.st_mtime_ns}
+
+
+def check_files(
+    paths: Sequence[PathLike], text_field: str, skip_files: bool, skip_records: bool, workers: int
+) -> List[dict]:
+    """Read every file once; return `check_file` of each.
+
+    Raises:
+        InputError: one cannot be read, and `skip_files` is False; there is no text at all.
+    """
+    names = [(str(path), str(path)) for path in paths]
+    progress, files = Progress(len(names), "files checked"), []
+    check = functools.partial(check_file, text_field=text_field, skip_records=skip_records)
+    with contextlib.closing(in_order(check, names, workers)) as checked:
+        for _, file in checked:
+            if file["error"] and not skip_files:
+                raise InputError(f"{file['error']} (--on_bad_file skip leaves the whole file out)")
+            files.append(file)
+            progress.add(1)
+    if not any(file["documents"] for file in files):
+        raise InputError(f"no text in the {len(files)} files of --input")
+    return files
 
 
 # --- train or dev ---

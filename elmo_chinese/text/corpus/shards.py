@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, List
+from typing import Any, BinaryIO, Dict, Iterable, List, NamedTuple
 
 from elmo_chinese.console import say
 from elmo_chinese.files import move
@@ -14,6 +14,17 @@ import numpy as np
 PARTS = ("train", "dev")
 LENGTHS = 1000  # sentences of so many words and more are counted together
 WAYS = 16  # places for the fingerprints of one row of the table
+
+
+class Cut(NamedTuple):
+    """What becomes of a chunk."""
+
+    documents: List[int]  # that start in it, for train and dev
+    blank: int  # how many of them hold no sentence
+    lines: List[str]  # sentences, words apart by blanks
+    dev: np.ndarray  # 1 where a sentence goes to dev, uint8 [sentences]
+    lengths: np.ndarray  # words of each sentence, int64 [sentences]
+    fingerprints: np.ndarray  # of each sentence, uint64 [sentences], never 0
 
 
 class ShardWriter:
@@ -143,6 +154,14 @@ class Seen:
         self._table[rows, (self._next[rows] + place) % WAYS] = fingerprints[order]
         np.add.at(self._next, rows, 1)  # runs over at 256, a multiple of 16
 
+    def load(self, path: Path, count: int) -> None:
+        """Remember the first `count` sentences of an interrupted run, from its file of fingerprints; it ends there."""
+        with open(path, "ab") as file:
+            file.truncate(8 * count)
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(2**23), b""):
+                self.add(np.frombuffer(block, dtype="<u8"))
+
 
 # --- the summary ---
 
@@ -154,29 +173,17 @@ def empty_counts() -> Dict[str, Any]:
     return {**counts, "repeated": 0, "blank_documents": 0, "longest": 0, "lengths": [0] * (LENGTHS + 1)}
 
 
-def count_in(
-    state: Dict[str, Any],
-    documents: List[int],
-    blank: int,
-    dev: np.ndarray,
-    lengths: np.ndarray,
-    fresh: np.ndarray,
-) -> None:
-    """Add some documents to the counts of a run.
-
-    Args:
-        documents: how many, for train and dev. blank: how many of them hold no sentence.
-        dev: 1 for each sentence that goes to dev. lengths: words of each. fresh: whether it stays. All `[n]`.
-    """
+def count_in(state: Dict[str, Any], cut: Cut, fresh: np.ndarray) -> None:
+    """Add a chunk to the counts of a run; `fresh`, bool `[sentences]`, says which of its sentences stay."""
     for is_dev, part in enumerate(PARTS):
-        chosen = fresh & (dev == is_dev)
-        state[part]["documents"] += documents[is_dev]
+        chosen = fresh & (cut.dev == is_dev)
+        state[part]["documents"] += cut.documents[is_dev]
         state[part]["sentences"] += int(chosen.sum())
-        state[part]["words"] += int(lengths[chosen].sum())
+        state[part]["words"] += int(cut.lengths[chosen].sum())
     state["repeated"] += int(len(fresh) - fresh.sum())
-    state["blank_documents"] += blank
-    state["longest"] = max(state["longest"], int(lengths[fresh].max(initial=0)))
-    counted = np.bincount(np.minimum(lengths[fresh], LENGTHS), minlength=LENGTHS + 1)
+    state["blank_documents"] += cut.blank
+    state["longest"] = max(state["longest"], int(cut.lengths[fresh].max(initial=0)))
+    counted = np.bincount(np.minimum(cut.lengths[fresh], LENGTHS), minlength=LENGTHS + 1)
     state["lengths"] = (np.array(state["lengths"]) + counted).tolist()
 
 
