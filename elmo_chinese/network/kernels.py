@@ -283,16 +283,19 @@ KERNELS: Dict[str, Kernel] = {
 }
 
 
-class Fixed(list):
-    """Arrays that are handed over again and again: checked at first, and again when one of them has moved."""
+class Fixed(tuple):
+    """Arrays that are handed over again and again: checked at first, and again when a tensor among them has moved."""
 
-    pointers, found_at = None, None
+    def __init__(self, arrays: Sequence[Array]):
+        self.tensors = [array for array in self if not isinstance(array, np.ndarray)]
+        self.pointers, self.found_at = None, None
 
-    def addresses(self) -> list:
-        """Return where the arrays are, in less time than it takes to check them."""
-        return [
-            array.__array_interface__["data"] if isinstance(array, np.ndarray) else array.data_ptr() for array in self
-        ]
+    def known(self, shapes: list) -> Optional[ctypes.Array]:
+        """Return the pointers to them, None where they are to be checked: of other shapes, or elsewhere than before."""
+        where = shapes, [tensor.data_ptr() for tensor in self.tensors]
+        if self.found_at != where:
+            self.found_at, self.pointers = where, None
+        return self.pointers
 
 
 def _same_shape(found: Sequence[int], right: list, named: Dict[str, int]) -> bool:
@@ -313,7 +316,7 @@ def _address(array: Array, kind: Kind, shape: list, named: Dict[str, int]) -> Op
         same, contiguous, address = (
             array.dtype == kind.numpy,
             array.flags.c_contiguous,
-            array.__array_interface__["data"][0],
+            array.ctypes.data,
         )
     else:
         same, contiguous, address = array.dtype.value == kind.paddle, array.is_contiguous(), array.data_ptr()
@@ -340,9 +343,9 @@ def call(name: str, sizes: Sequence[int], bounds: Sequence[float], *arrays: Sequ
     if len(arguments) != len(arrays) or len(kernel.bounds) != len(bounds):
         raise TypeError(f"{name} takes {[*kernel.bounds]} and {[argument for argument, _, _ in arguments]}")
     for (argument, kind, shapes), group in zip(arguments, arrays):
-        fixed = group.addresses() if isinstance(group, Fixed) else None
-        if fixed and group.found_at == (shapes, fixed):
-            pointers.append(group.pointers)
+        known = group.known(shapes) if isinstance(group, Fixed) else None
+        if known:
+            pointers.append(known)
             continue
         if len(group) != len(shapes):
             raise TypeError(f"{name}: {argument}: expected {len(shapes)} arrays, found {len(group)}")
@@ -351,8 +354,8 @@ def call(name: str, sizes: Sequence[int], bounds: Sequence[float], *arrays: Sequ
         except TypeError as error:
             raise TypeError(f"{name}: {argument}: {error}")
         pointers.append((ctypes.c_void_p * len(shapes))(*addresses))
-        if fixed:
-            group.pointers, group.found_at = pointers[-1], (shapes, fixed)
+        if isinstance(group, Fixed):
+            group.pointers = pointers[-1]
     getattr(library(), name)(*map(ctypes.c_int64, sizes), *map(ctypes.c_float, bounds), *pointers)
 
 
