@@ -77,7 +77,8 @@ def make_segmenter(path: Optional[str], user_dict: Optional[str]) -> Segmenter:
 def _of_model(path: str) -> Segmenter:
     """Return what cuts text for a biLM or a tagger, by its folder."""
     # They need Paddle, which text cut by jieba does without.
-    from elmo_chinese.storage.checkpoint import VOCABULARY_FILE, is_bilm, resolve
+    from elmo_chinese.storage.checkpoint import VOCABULARY_FILE, resolve
+    from elmo_chinese.storage.contents import is_bilm
     from elmo_chinese.storage.pretrained import PretrainedError
 
     from lac.release import load_any

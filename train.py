@@ -22,7 +22,7 @@ from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
 from elmo_chinese.network.gradients import SPARSE, Adagrad, all_reduce_sum, data_parallel, share_row_gradients
 from elmo_chinese.network.precision import why_no_bfloat16
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.storage.pretrained import bilm_numbers
 from elmo_chinese.text.vocabulary import Vocabulary, note_path, read_note
@@ -246,8 +246,8 @@ def make_optimizer(name: str, learning_rate: float, parameters: Sequence[paddle.
 
 def check_resumable(found: Checkpoint) -> None:
     """Raise `CheckpointError` if no run of this program can resume from a checkpoint."""
-    checkpoint.check_kind(found, "rows")
-    checkpoint.check_info(found, INFO)
+    contents.check_kind(found, "rows")
+    contents.check_info(found, INFO)
 
 
 def keep_rows(options: argparse.Namespace, given: Set[str], found: Checkpoint) -> None:
@@ -355,11 +355,11 @@ def restore(found: Checkpoint, job: Pretraining) -> States:
     layers = 2 * options.num_layers
     shapes = {"hidden": [layers, reader.rows, options.embed_size], "cell": [layers, reader.rows, options.hidden_size]}
     states = {name: found.state[name] for name in shapes if name in found.state}
-    checkpoint.check_arrays(shapes, states, where / checkpoint.STATE_FILE)
+    contents.check_arrays(shapes, states, where / checkpoint.STATE_FILE)
     shapes = {name: parameter.shape for name, parameter in lm.state_dict().items()}
-    checkpoint.check_arrays(shapes, found.model, where / checkpoint.MODEL_FILE)
+    contents.check_arrays(shapes, found.model, where / checkpoint.MODEL_FILE)
     lm.set_state_dict(found.model)
-    checkpoint.restore_optimizer(job.optimizer, lm, found.optimizer, where / checkpoint.OPTIMIZER_FILE)
+    contents.restore_optimizer(job.optimizer, lm, found.optimizer, where / checkpoint.OPTIMIZER_FILE)
     mine = slice(reader.first_row, reader.first_row + reader.batch_size)
     return tuple(paddle.to_tensor(found.state[name][:, mine]) for name in ("hidden", "cell"))
 

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 
 from elmo_chinese.files import damage
 from elmo_chinese.network import kernels
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import CheckpointError
 from elmo_chinese.text.reading import InputError, read_lines
 from elmo_chinese.text.vocabulary import Vocabulary
@@ -232,7 +232,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         CheckpointError: it is none of a tagger, or its parts do not belong together.
     """
     info = found.info
-    checkpoint.check_kind(found, "tags")
+    contents.check_kind(found, "tags")
     try:
         text, elmo_vocabulary = _text_of(found), elmo_vocabulary_of(found)
         _check_sizes(found, text, elmo_vocabulary)

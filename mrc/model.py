@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import CheckpointError
 from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import END, START, UNKNOWN, Vocabulary, vocabulary_from
@@ -293,7 +293,7 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
         CheckpointError: it is none of a reader, or its parts do not belong together.
     """
     info = found.info
-    checkpoint.check_kind(found, "limits")
+    contents.check_kind(found, "limits")
     try:
         limits, elmo_vocabulary = Limits(**info["limits"]), elmo_vocabulary_of(found)
         vocabulary = Vocabulary(found.path / checkpoint.VOCABULARY_FILE)

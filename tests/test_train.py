@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from elmo_chinese.command import UNEXPECTED
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.pretrained import read_fluid_variable
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.metrics import read_metrics
@@ -116,7 +116,7 @@ def test_training_steps_equal_golden(golden_lm, count):
     assert largest_difference(losses, golden["losses"][:count, 0]) < 1e-5
     clipped = np.minimum(norms, 10.0)
     assert largest_difference(clipped, golden["clipped_grad_norm"][:count]) < 1e-4 and max(norms) > 10
-    moments = checkpoint.optimizer_arrays(optimizer, golden_lm)
+    moments = contents.optimizer_arrays(optimizer, golden_lm)
     paths = {id(parameter): path for path, parameter in golden_lm.named_parameters()}
     for name, parameter in golden_lm.fluid_parameters().items():
         assert largest_difference(parameter.numpy(), golden[f"after{count}/{name}"]) < 1e-5
@@ -610,39 +610,39 @@ def test_no_run_begins_anew_where_the_newest_checkpoint_is_gone(finished, capsys
     run, folder = finished
     for step in folder.glob("step_*"):
         step.rename(folder.parent / step.name)
-    before = contents(folder)
+    before = files_of(folder)
     with pytest.raises(SystemExit):
         train.main([*run, *(flag.replace("RUN", str(folder)) for flag in flags)])
     error = capsys.readouterr().err
     assert ("latest names step_00000008, which is not there" if flags else "already holds checkpoints") in error
-    assert contents(folder) == before
+    assert files_of(folder) == before
 
 
-def contents(folder):
+def files_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_that_goes_on_elsewhere_leaves_alone_what_it_began_from(finished, small, tmp_path, capsys):
     folder, other = finished[1], tmp_path / "other"
     on = [*small, "--batch_size", "8", "--keep", "1", "--load_dir", str(folder), "--para_save_dir", str(other)]
-    before = contents(folder)
+    before = files_of(folder)
     train.main([*on, "--max_epoch", "1.2"])
     run = checkpoint.run_of(other)
     assert run != checkpoint.run_of(folder) and checkpoint.load_newest(other)[0].info["run"] == run
     assert [record["step"] for record in figures(other)][0] > 8
     train.main([*on, "--max_epoch", "1.5"])  # the same command goes on from where it stopped
     assert f"{other} holds the run that began from {folder}" in capsys.readouterr().out
-    assert checkpoint.run_of(other) == run and contents(folder) == before
+    assert checkpoint.run_of(other) == run and files_of(folder) == before
 
 
 def test_the_folder_of_another_run_is_refused_before_anything_is_done(finished, small, tmp_path, capsys):
     folder, other = finished[1], tmp_path / "other"
     train.main([*small, "--batch_size", "8", "--max_epoch", "0.5", "--para_save_dir", str(other)])
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
     with pytest.raises(SystemExit):
         train.main([*small, "--keep", "1", "--load_dir", str(other), "--para_save_dir", str(folder)])
     error = capsys.readouterr().err
-    assert f"{folder} holds another run; choose another --para_save_dir" in error and contents(tmp_path) == before
+    assert f"{folder} holds another run; choose another --para_save_dir" in error and files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -676,7 +676,7 @@ def test_checkpoints_of_other_runs_stay(finished, small, tmp_path):
     (other / "step_00000003").mkdir()
     (other / "step_00000005").write_bytes(b"a file")
     (other / "step_00000006").symlink_to(folder / "step_00000008")
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
     every = ["--save_interval", "1", "--keep", "1", "--max_epoch", "0.5", "--batch_size", "8"]
     own = tmp_path / "own"
     train.main([*small, *every[2:], "--para_save_dir", str(own)])

@@ -28,55 +28,40 @@ import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Type,
-    TypeVar,
-    Union,
-    get_args,
-    get_type_hints,
-)
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.files import (
-    SUMS_FILE,
     CheckpointError,
     damage,
     discard,
     lock_folder,
     remove_unfinished,
+    write_json,
     write_sums,
     write_text,
     writing,
 )
 from elmo_chinese.require_paddle import paddle
-from elmo_chinese.storage.arrays import check_arrays, read_arrays, read_npz
+from elmo_chinese.storage.contents import (
+    INFO_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    PAYLOAD,
+    STATE_FILE,
+    VOCABULARY_FILE,
+    Checkpoint,
+    load,
+)
 from elmo_chinese.text.vocabulary import note_path
 
 import numpy as np
 import paddle.distributed as dist
-
-MODEL_FILE = "model.pdparams"
-OPTIMIZER_FILE = "model.pdopt"
-STATE_FILE = "state.npz"
-VOCABULARY_FILE = "vocabulary.txt"
-INFO_FILE = "checkpoint.json"
-PAYLOAD = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, VOCABULARY_FILE, INFO_FILE)
 
 RUN_FILE = "run.json"
 STEP_NAME = r"step_(\d{8,})(?:_\d+)?"
 RUN_ID = r"[0-9a-f]{16}"
 
 PathLike = Union[str, Path]
-T = TypeVar("T")
-# What only the `checkpoint.json` of one kind has.
-KINDS = {"tags": "a tagger", "limits": "a reader", "rows": "a language model"}
 
 
 @contextmanager
@@ -113,10 +98,8 @@ def check_room(root: PathLike, network: paddle.nn.Layer, optimizer: paddle.optim
     needed = sum(4 * p.size * (1 if p.stop_gradient else 1 + moments) for p in network.parameters())
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise CheckpointError(
-            f"{root}: a checkpoint takes {needed / 1e9:.3f} GB, and {free / 1e9:.3f} GB are free there; make room, or "
-            "choose another folder"
-        )
+        sizes = f"a checkpoint takes {needed / 1e9:.3f} GB, and {free / 1e9:.3f} GB are free there"
+        raise CheckpointError(f"{root}: {sizes}; make room, or choose another folder")
 
 
 class Score(NamedTuple):
@@ -129,52 +112,6 @@ class Score(NamedTuple):
 
     value: float
     text: str
-
-
-class Checkpoint(NamedTuple):
-    """What is in a checkpoint folder."""
-
-    path: Path
-    info: Dict[str, Any]
-    model: Dict[str, np.ndarray]
-    optimizer: Dict[str, np.ndarray]
-    state: Dict[str, np.ndarray]
-
-
-def optimizer_arrays(optimizer, model) -> Dict[str, paddle.Tensor]:
-    """Return the optimizer's state under `<parameter's path in the model>/<accumulator>`.
-
-    Paddle's own keys hold a per-process counter; these hold for every process and Paddle version.
-    """
-    paths = {parameter.name: path for path, parameter in model.named_parameters()}
-    named = {}
-    # What was restored waits there until the first step.
-    for key, value in {**optimizer._accumulators_holder, **optimizer.state_dict()}.items():
-        owner = max((name for name in paths if key.startswith(name + "_")), key=len, default=None)
-        if owner is not None:
-            named[f"{paths[owner]}/{key[len(owner) + 1 :]}"] = value
-    return named
-
-
-def restore_optimizer(optimizer, model, arrays: Dict[str, np.ndarray], where: PathLike) -> None:
-    """Give an optimizer the state that `optimizer_arrays` returned; its learning rate stays.
-
-    Raises:
-        CheckpointError: naming `where` and what in it does not belong to a trained parameter of the model, or lacks.
-    """
-    trained = {path: parameter for path, parameter in model.named_parameters() if not parameter.stop_gradient}
-    accumulators = {key.rpartition("/")[2] for key in arrays}
-    shapes = {}
-    for path in trained if arrays else ():
-        for name in accumulators:
-            found = arrays.get(f"{path}/{name}")  # of the parameter's shape, or one number (Adam's powers of beta)
-            shapes[f"{path}/{name}"] = [1] if found is not None and found.shape == (1,) else trained[path].shape
-    check_arrays(shapes, arrays, where)
-    renamed = {}
-    for key, value in arrays.items():
-        path, _, accumulator = key.rpartition("/")
-        renamed[f"{trained[path].name}_{accumulator}"] = paddle.to_tensor(value)
-    optimizer.set_state_dict(renamed)
 
 
 # --- what is there ---
@@ -196,11 +133,8 @@ def step_folder(root: PathLike, step: int) -> Path:
 
 def all_saved(root: PathLike) -> List[Saved]:
     """Return the step folders there, of any run, in ascending order of steps; of one step in the order of writing."""
-    found = []
-    for path in Path(root).iterdir() if Path(root).is_dir() else ():
-        name = re.fullmatch(STEP_NAME, path.name)
-        if name and path.is_dir():
-            found.append((int(name[1]), path.stat().st_mtime_ns, path))
+    folders = [path for path in Path(root).glob("step_*") if re.fullmatch(STEP_NAME, path.name) and path.is_dir()]
+    found = [(int(re.fullmatch(STEP_NAME, path.name)[1]), path.stat().st_mtime_ns, path) for path in folders]
     return [Saved(path, step, *_run_and_score(path)) for step, _, path in sorted(found)]
 
 
@@ -250,9 +184,7 @@ def _read_run(root: Path) -> Dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(
-            f"{path} does not say which run this folder is of; move it away, or choose another folder"
-        )
+        raise CheckpointError(f"{path} does not say which run this folder is of; move it away, or take another folder")
     return content
 
 
@@ -286,8 +218,7 @@ def claim(root: PathLike, found: Optional[Checkpoint]) -> str:
         raise CheckpointError(f"{path} is in the way: no run of this folder has made it; move it away")
     run = before or (found.info.get("run") if at_home else None) or secrets.token_hex(8)
     if dist.get_rank() == 0 and not before:
-        began = {"run": run, "from": found.info.get("run") if found and not at_home else None}
-        write_text(root / RUN_FILE, json.dumps(began) + "\n")
+        write_json(root / RUN_FILE, {"run": run, "from": found.info.get("run") if found and not at_home else None})
     elif dist.get_rank() == 0:
         remove_unfinished(root, rf"{STEP_NAME}|latest|best|{re.escape(RUN_FILE)}|elmo_layers\.\w+", age=0)
     if dist.get_world_size() > 1:
@@ -432,87 +363,6 @@ def resolve(path: PathLike) -> Path:
     if (folder / INFO_FILE).exists():
         return folder
     return best_of(folder) or next(candidates(folder), folder)
-
-
-def load(path: PathLike) -> Checkpoint:
-    """Return a checkpoint after comparing every file with its checksum.
-
-    Raises:
-        CheckpointError: naming the file that is missing, cut short or changed.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such checkpoint folder (looked from {os.getcwd()})")
-    if not (folder / SUMS_FILE).exists() and not (folder / INFO_FILE).exists():
-        raise CheckpointError(f"{folder}: no checkpoint in it; training writes one after a while, or asked to stop")
-    verify(folder)
-    try:
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        if not isinstance(info, dict):
-            raise ValueError("expected an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / INFO_FILE}: cannot be read: {error}")
-    try:
-        state = read_npz(folder / STATE_FILE)
-    except Exception as error:  # a damaged archive raises nearly anything; all of it means the same here
-        raise CheckpointError(f"{folder / STATE_FILE}: cannot be read: {error}")
-    return Checkpoint(folder, info, read_arrays(folder / MODEL_FILE), read_arrays(folder / OPTIMIZER_FILE), state)
-
-
-def verify(folder: Path, names: Sequence[str] = PAYLOAD) -> None:
-    """Raise `CheckpointError` if one of these files of a checkpoint is missing or not as it was written."""
-    problem = damage(folder, names)
-    if problem:
-        raise CheckpointError(problem)
-
-
-def kind_of(info: Dict[str, Any]) -> str:
-    """Return what a checkpoint is of, by its `checkpoint.json`; what tells of no other is a language model."""
-    return next((kind for entry, kind in KINDS.items() if entry in info), KINDS["rows"])
-
-
-def is_bilm(folder: Path) -> bool:
-    """Say whether a folder holds a checkpoint of a language model."""
-    try:
-        return kind_of(json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))) == KINDS["rows"]
-    except (OSError, ValueError, TypeError):  # no checkpoint, or a damaged one, which reading it names
-        return False
-
-
-def check_kind(found: Checkpoint, entry: str) -> None:
-    """Raise `CheckpointError` if a checkpoint is not of the kind that has this entry in `checkpoint.json`."""
-    if entry not in found.info:
-        kind = kind_of(found.info)
-        advice = "; --pretrain_elmo_model_path takes it to train one" if kind == KINDS["rows"] else ""
-        raise CheckpointError(f"{found.path} is {kind}, not {KINDS[entry]}{advice}")
-
-
-def check_info(found: Checkpoint, kinds: Dict[str, type]) -> None:
-    """Raise `CheckpointError` if `checkpoint.json` lacks something of these types; numbers must not be below 0."""
-    for name, kind in kinds.items():
-        found.info[name] = _typed(found, name, found.info.get(name), (kind,))
-
-
-def progress_of(found: Checkpoint, kind: Type[T]) -> T:
-    """Return what stands under "progress" in `checkpoint.json` as a data class of numbers, some of them `Optional`.
-
-    Raises:
-        CheckpointError: naming what lacks, or cannot be.
-    """
-    values = _typed(found, "progress", found.info.get("progress"), (dict,))
-    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
-    progress = kind(**{name: _typed(found, name, values.get(name), kinds) for name, kinds in hints.items()})
-    if progress.step != found.info["step"]:
-        raise CheckpointError(f"{found.path / INFO_FILE}: two different steps, so no run can resume from it")
-    return progress
-
-
-def _typed(found: Checkpoint, name: str, value: Any, kinds: Sequence[type]) -> Any:
-    if float in kinds and type(value) is int:
-        value = float(value)
-    if type(value) not in kinds or (type(value) in (int, float) and not value >= 0):
-        raise CheckpointError(f"{found.path / INFO_FILE}: {name} is {value!r:.60}, so no run can resume from it")
-    return value
 
 
 def candidates(root: PathLike) -> Iterator[Path]:

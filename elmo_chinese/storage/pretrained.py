@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from elmo_chinese.console import say
-from elmo_chinese.files import damage, write_sums, writing
+from elmo_chinese.files import SUMS_FILE, CheckpointError, damage, write_sums, writing
 from elmo_chinese.require_paddle import paddle
 from elmo_chinese.storage.archive import local_folder
-from elmo_chinese.storage.arrays import read_arrays, read_npz
-from elmo_chinese.storage.checkpoint import (
+from elmo_chinese.storage.contents import (
     INFO_FILE,
     MODEL_FILE,
     STATE_FILE,
-    SUMS_FILE,
     VOCABULARY_FILE,
-    CheckpointError,
     kind_of,
+    read_arrays,
+    read_npz,
     verify,
 )
 from elmo_chinese.storage.fluid import PretrainedError, fluid_shape, read_fluid_variable

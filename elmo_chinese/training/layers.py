@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from elmo_chinese.command import OptionError
 from elmo_chinese.console import show_progress
 from elmo_chinese.files import CheckpointError
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.storage.pretrained import bilm_numbers
 from elmo_chinese.text.vocabulary import Vocabulary, vocabulary_from
@@ -189,6 +189,6 @@ def fill(network: nn.Layer, found: Checkpoint) -> None:
         CheckpointError: they are not its own.
     """
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    checkpoint.check_arrays(shapes, found.model, found.path / checkpoint.MODEL_FILE)
+    contents.check_arrays(shapes, found.model, found.path / checkpoint.MODEL_FILE)
     network.set_state_dict(found.model)
     network.eval()

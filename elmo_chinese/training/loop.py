@@ -18,7 +18,7 @@ from elmo_chinese.command import UNEXPECTED, UserError
 from elmo_chinese.console import say
 from elmo_chinese.network import kernels
 from elmo_chinese.network.gradients import scale_gradients, step_figures
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint, Score
 from elmo_chinese.training.metrics import MetricsLog, StepClock, report_step
 from elmo_chinese.training.session import StopRequest, Watchdog, say_how_to_use_all, versions, wait_for_all
@@ -293,7 +293,7 @@ def save(job: Job, progress: Progress, states: States, result: Optional[Result])
             "flags": vars(job.options),
             "versions": versions(),
         }
-        moments = checkpoint.optimizer_arrays(job.optimizer, job.network)
+        moments = contents.optimizer_arrays(job.optimizer, job.network)
         score = Score(result.score, job.dev_text) if result and result.score is not None else None
         keep = None if job.options.keep == "all" else int(job.options.keep)
         job.log.sync()
@@ -309,7 +309,7 @@ def progress_of(found: Optional[Checkpoint], dev_text: Optional[str]) -> Progres
     """
     if found is None:
         return Progress()
-    progress = checkpoint.progress_of(found, Progress)
+    progress = contents.progress_of(found, Progress)
     if progress.best_on != dev_text:
         progress.best_score, progress.best_on, progress.evaluations_since_best = None, None, 0
     return progress

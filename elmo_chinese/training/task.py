@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set,
 
 from elmo_chinese.command import OptionError
 from elmo_chinese.console import say
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.training import session
 from elmo_chinese.training.batches import training_batches
@@ -70,9 +70,7 @@ class Task:
         if found:
             if train_text != found.info["train_sha256"]:
                 raise OptionError(f"the training lines are not those of {found.path}; start a new run with other lines")
-            checkpoint.restore_optimizer(
-                self.optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE
-            )
+            contents.restore_optimizer(self.optimizer, network, found.optimizer, found.path / checkpoint.OPTIMIZER_FILE)
         session.wait_for_all()  # for one another's text
         if not found and dist.get_world_size() > 1:  # devices may draw other initial numbers from the same seed
             for parameter in self.parameters:
@@ -230,9 +228,9 @@ def check_resumable(found: Checkpoint, entry: str, kind: type) -> None:
     Args:
         entry, kind: what stands in `checkpoint.json` of this task alone.
     """
-    checkpoint.check_kind(found, entry)
-    checkpoint.check_info(found, {**INFO, entry: kind})
-    checkpoint.progress_of(found, Progress)
+    contents.check_kind(found, entry)
+    contents.check_info(found, {**INFO, entry: kind})
+    contents.progress_of(found, Progress)
 
 
 def start(task: Task, hparams: Dict[str, Any], curves: List[str], found: Optional[Checkpoint], text: List[str]) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 
 from elmo_chinese import files
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.text.corpus import documents
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training import loop
@@ -92,7 +92,7 @@ def check_best(root, before, scores, texts, cache):
     if best is None:
         assert not before and not scores and not any(one.score for one in checkpoint.all_saved(root))
         return
-    checkpoint.verify(best)
+    contents.verify(best)
     score = score_of(best)
     assert checkpoint.resolve(root) == best and (not scores or score.text == scores[-1].text)
     there = [one.score for one in checkpoint.all_saved(root) if one.score]

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from elmo_chinese.files import write_sums
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.pretrained import read_pretrained
 
 import numpy as np
@@ -171,7 +171,7 @@ def spoil_inside(folder, draw):
         path.write_bytes(changed(path.read_bytes(), draw))  # may be a number that became another one
         must_be_found = False
     elif name in (checkpoint.MODEL_FILE, checkpoint.OPTIMIZER_FILE):
-        arrays = checkpoint.read_arrays(path)
+        arrays = contents.read_arrays(path)
         spoil_arrays(arrays, draw)
         paddle.save(arrays, str(path))
     elif name == checkpoint.STATE_FILE:

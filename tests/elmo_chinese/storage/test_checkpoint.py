@@ -13,7 +13,7 @@ from typing import Optional
 
 from elmo_chinese import files
 from elmo_chinese.files import write_sums
-from elmo_chinese.storage import checkpoint
+from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import CheckpointError, Score
 
 import numpy as np
@@ -169,7 +169,7 @@ def test_nothing_there_is_a_fresh_start(tmp_path):
     assert checkpoint.load_newest(tmp_path / "none") == (None, [])
 
 
-@pytest.mark.parametrize("name", [*checkpoint.PAYLOAD, checkpoint.SUMS_FILE])
+@pytest.mark.parametrize("name", [*checkpoint.PAYLOAD, files.SUMS_FILE])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_newest_is_named_and_the_one_before_is_used(tmp_path, name, damage):
     save(tmp_path, 1)
@@ -227,7 +227,7 @@ def test_code_in_a_parameter_file_is_refused_not_run(tmp_path, capsys):
     path = tmp_path / "evil.pdparams"
     path.write_bytes(pickle.dumps({"w": Evil()}))
     with pytest.raises(CheckpointError, match="builtins.print"):
-        checkpoint.read_arrays(path)
+        contents.read_arrays(path)
     assert "executed" not in capsys.readouterr().out
 
 
@@ -237,7 +237,7 @@ def test_arrays_of_every_form_are_read_like_pickle_does(tmp_path, protocol):
     arrays = {kind: rng.integers(0, 2, [3, 4]).astype(kind) for kind in "? i1 u1 i4 >i4 i8 f2 f4 >f4 f8".split()}
     arrays.update(fortran=np.asfortranarray(arrays["f4"]), number=np.array(3.0), none=np.zeros([0, 4], np.float32))
     path.write_bytes(pickle.dumps(arrays, protocol))
-    for name, found in checkpoint.read_arrays(path).items():
+    for name, found in contents.read_arrays(path).items():
         expected = arrays.pop(name)
         assert (
             found.dtype == expected.dtype.newbyteorder("=")
@@ -263,7 +263,7 @@ def test_what_is_no_dictionary_of_arrays_is_refused(tmp_path, content, message):
     path = tmp_path / "a.pdparams"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.read_arrays(path)
+        contents.read_arrays(path)
 
 
 def forged(folder, **info):
@@ -288,8 +288,8 @@ def forged(folder, **info):
 )
 def test_what_a_checkpoint_says_of_itself_is_looked_at(tmp_path, info, message):
     def look(found):
-        checkpoint.check_info(found, {"step": int})
-        return checkpoint.progress_of(found, Progress)
+        contents.check_info(found, {"step": int})
+        return contents.progress_of(found, Progress)
 
     folder = save(tmp_path, 3)
     assert look(forged(folder, step=3, progress={"step": 3, "best": None, "more": 1})) == Progress(3, None)
@@ -327,18 +327,18 @@ def test_optimizer_state_moves_to_a_model_made_later(name):
 
     first, first_optimizer = make()
     step(first, first_optimizer)
-    saved = {key: value.numpy() for key, value in checkpoint.optimizer_arrays(first_optimizer, first).items()}
+    saved = {key: value.numpy() for key, value in contents.optimizer_arrays(first_optimizer, first).items()}
     assert any(key.startswith("weight/moment") for key in saved)
     second, second_optimizer = make()
     second.set_state_dict(first.state_dict())
-    checkpoint.restore_optimizer(second_optimizer, second, saved, "here")
+    contents.restore_optimizer(second_optimizer, second, saved, "here")
     step(first, first_optimizer)
     step(second, second_optimizer)
     assert np.array_equal(first.weight.numpy(), second.weight.numpy())
     for key in list(saved):
         for wrong in ({key: saved[key]}, {**saved, key: saved[key][:, None]}, {**saved, key + "x": saved[key]}):
             with pytest.raises(CheckpointError, match="here: does not belong together with the rest: "):
-                checkpoint.restore_optimizer(second_optimizer, second, wrong, "here")
+                contents.restore_optimizer(second_optimizer, second, wrong, "here")
 
 
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path, monkeypatch):
