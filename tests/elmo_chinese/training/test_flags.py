@@ -22,7 +22,7 @@ def make_parser():
 
 
 @pytest.mark.usefixtures("shown")
-def test_what_was_typed_is_told_from_defaults(capsys):
+def test_what_was_typed_is_told_from_defaults(shown, capsys):
     options, typed = make_parser().parse(["--old_rate", "0.5", "--shuffle", "--gone", "1", "2"])
     assert vars(options) == dict(size=4, kind="plain", rate=0.5, files=[], shuffle=True, where="here", source="")
     assert typed == {"rate", "shuffle", "gone"}
@@ -37,7 +37,7 @@ def test_help_shows_defaults(capsys):
 
 
 @pytest.mark.usefixtures("shown")
-def test_a_checkpoint_fills_what_was_not_typed(capsys):
+def test_a_checkpoint_fills_what_was_not_typed(shown, capsys):
     saved = dict(size=4, kind="fancy", rate=0.25, files=["a", "b"], shuffle=True, where="there", unknown=1)
     parser = make_parser()
     options, _ = parser.parse([], saved, "x")
@@ -61,7 +61,7 @@ def test_what_the_model_was_made_from_must_be_the_checkpoints(typed, saved, mess
 
 
 @pytest.mark.usefixtures("shown")
-def test_flags_before_two_dashes_are_defaults_that_nobody_typed(capsys):
+def test_flags_before_two_dashes_are_defaults_that_nobody_typed(shown, capsys):
     arguments = ["--size", "7", "--rate", "2", "--gone", "--", "--rate", "3", "--lost"]
     options, typed = make_parser().parse(arguments)
     assert (options.size, options.rate, typed) == (7, 3.0, {"rate", "lost"})

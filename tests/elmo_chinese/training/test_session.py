@@ -96,7 +96,7 @@ def test_sizes_that_no_memory_holds_are_refused_with_what_to_lower(monkeypatch):
 
 
 @pytest.mark.usefixtures("shown")
-def test_one_process_where_there_could_be_several_points_to_run_sh(monkeypatch, capsys):
+def test_one_process_where_there_could_be_several_points_to_run_sh(shown, monkeypatch, capsys):
     monkeypatch.delenv("CPU_NUM", raising=False)
     session.say_how_to_use_all("cpu")
     assert capsys.readouterr().out == ""

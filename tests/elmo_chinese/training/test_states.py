@@ -65,7 +65,7 @@ def test_the_ratio_equals_two_perplexities_with_every_batch_begun_anew(golden_lm
 @pytest.mark.parametrize(
     "share, advice", [(0.0, "resume with --load_dir auto --reset_states 0.1"), (0.1, "raise --reset_states")]
 )
-def test_a_high_ratio_is_said_with_what_to_do(capsys, share, advice):
+def test_a_high_ratio_is_said_with_what_to_do(shown, capsys, share, advice):
     warn_of_zero_state(1.9, share)
     assert not capsys.readouterr().out
     warn_of_zero_state(71.6, share)
