@@ -24,7 +24,7 @@ from elmo_chinese.network.gradients import SPARSE, Adagrad, all_reduce_sum, data
 from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
-from elmo_chinese.storage.pretrained import bilm_numbers
+from elmo_chinese.storage.pretrained import bilm_numbers, load_pretrained, rows_by_name
 from elmo_chinese.text.vocabulary import Vocabulary, note_path, read_note
 from elmo_chinese.training import loop, session
 from elmo_chinese.training.flags import TrainingParser
@@ -37,7 +37,7 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from bilm import BiLM, StepRandom, init_pretraining_params
+from bilm import BiLM, StepRandom
 from reader import BidirectionalReader
 
 # What `checkpoint.json` must hold for a run to resume.
@@ -405,7 +405,8 @@ def set_up(
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
     if options.load_pretraining_params and not found:
-        init_pretraining_params(None, options.load_pretraining_params, lm)
+        path = options.load_pretraining_params
+        load_pretrained(lm, path, rows_by_name(path, vocabulary, options.pretraining_vocab_path or None))
     job = Pretraining(options, lm, optimizer, train_reader, dev_reader)
     progress = loop.progress_of(found, job.dev_text)
     progress.evaluation_due = progress.evaluation_due and dev_reader is not None

@@ -363,6 +363,32 @@ def test_weights_only_starts_a_new_run(small, tmp_path, capsys):
     assert figures(tmp_path / "run")[0]["step"] == 3
 
 
+def test_words_keep_their_rows_under_another_vocabulary(finished, small, tmp_path, capsys):
+    before = last(finished[1])
+    words = Vocabulary(before.path / "vocabulary.txt").words
+    other = ["新词", *reversed(words[: len(words) // 2]), *words[len(words) // 2 + 2 :], "又一个"]
+    (tmp_path / "other.txt").write_text("".join(word + "\n" for word in other), encoding="utf-8")
+    run = [*small, "--batch_size", "8", "--vocab_path", str(tmp_path / "other.txt"), "--learning_rate", "1e-9"]
+    weights = ["--load_pretraining_params", str(before.path), "--max_epoch", "0.1"]
+    train.main([*run, *weights, "--para_save_dir", str(tmp_path / "new")])
+    assert "2 new ones start fresh (新词, 又一个), 2 of its words are not in" in capsys.readouterr().out
+    after = last(tmp_path / "new")
+    for name in ("lstm.embedding", "softmax_weight", "softmax_bias"):
+        rows = [words.index(word) for word in other[1:-1]]
+        assert largest_difference(after.model[name][1:-1], before.model[name][rows]) < 1e-6, name
+    assert np.abs(after.model["lstm.embedding"][0]).max() > 0
+    # A Fluid folder has no vocabulary: line by line, or by the one that is given.
+    fluid = ["--load_pretraining_params", str(LM / "checkpoint"), "--hidden_size", "16", "--max_epoch", "0.1"]
+    of_fluid = ["--pretraining_vocab_path", str(LM / "vocab.txt"), "--para_save_dir", str(tmp_path / "fluid")]
+    train.main([*run, *fluid, *of_fluid])
+    golden = read_fluid_variable(LM / "checkpoint" / "embedding_para")
+    assert largest_difference(last(tmp_path / "fluid").model["lstm.embedding"][1:-1], golden[rows]) < 1e-6
+    wrong = ["--pretraining_vocab_path", str(tmp_path / "other.txt"), "--para_save_dir", str(tmp_path / "no")]
+    with pytest.raises(SystemExit):
+        train.main([*run, *weights, *wrong])
+    assert "other.txt is not the vocabulary of" in capsys.readouterr().err
+
+
 def test_a_run_from_weights_is_resumed_by_the_same_command(finished, small, tmp_path, capsys):
     new = tmp_path / "new"
     run = [*small, "--batch_size", "8", "--para_save_dir", str(new), "--load_dir", "auto"]

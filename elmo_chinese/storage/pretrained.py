@@ -39,6 +39,7 @@ from paddle import nn
 
 PathLike = Union[str, Path]
 # The released archive has no softmax; a language model has no mix for a task.
+WORD_ROWS = ("embedding_para", "softmax_weight", "softmax_bias")  # one row a word
 MAY_BE_MISSING = ("softmax_", "ELMo_")
 # What a model may say of its encoder besides the sizes.
 OPTIONS = dict(
@@ -222,8 +223,46 @@ def bilm_parts(layer: nn.Layer, path: PathLike) -> Dict[str, paddle.Tensor]:
     return parameters
 
 
-def load_pretrained(layer: nn.Layer, path: PathLike) -> None:
-    """Fill the biLM parameters inside `layer` from `path`; see `bilm.init_pretraining_params`."""
+def rows_by_name(path: PathLike, vocabulary: Vocabulary, vocab_path: Optional[PathLike] = None) -> Optional[np.ndarray]:
+    """Say which rows of a pretrained model belong to the words of another vocabulary.
+
+    Args:
+        path: the pretrained model. vocab_path: its vocabulary file, which Fluid folders lack.
+        vocabulary: the words that are wanted.
+
+    Returns:
+        for each word the row that it has in the model, -1 for a new one, int64 `[words]`; None: row for row the same,
+        or the model has no vocabulary.
+
+    Raises:
+        PretrainedError: the model cannot be read, or `vocab_path` is not its vocabulary.
+    """
+    own = pretrained_info(path, vocab_path).vocabulary
+    if own is None:
+        say(
+            f"{path} has no vocabulary in it; its rows are taken for the words of yours, line by line. If it was "
+            "trained with another, give that with --pretraining_vocab_path"
+        )
+        return None
+    if own.sha256 == vocabulary.sha256:
+        return None
+    rows = np.array([own.ids.get(word, -1) for word in vocabulary.words], dtype=np.int64)
+    new, gone = int((rows < 0).sum()), own.size - int((rows >= 0).sum())
+    first = ", ".join(word for word, row in zip(vocabulary.words, rows) if row < 0 and new) or "none"
+    say(
+        f"words by name: {vocabulary.size - new:,} of {vocabulary.size:,} keep the rows that they have in {path}, "
+        f"{new:,} new ones start fresh ({first[:40]}), {gone:,} of its words are not in this vocabulary"
+    )
+    return rows
+
+
+def load_pretrained(layer: nn.Layer, path: PathLike, rows: Optional[np.ndarray] = None) -> None:
+    """Fill the biLM parameters inside `layer` from `path`; see `bilm.init_pretraining_params`.
+
+    Args:
+        rows: of the file for each word of the layer, as `rows_by_name` returns them; the words without one keep their
+            initial embedding and softmax rows.
+    """
     parameters = bilm_parts(layer, path)
     if not parameters:
         raise PretrainedError(f"{type(layer).__name__} holds no biLM, so there is nothing to fill from {path}")
@@ -233,6 +272,16 @@ def load_pretrained(layer: nn.Layer, path: PathLike) -> None:
             f"{path}: nothing usable in it; expected files such as {', '.join(list(parameters)[:3])}, "
             f"or {MODEL_FILE}; found {', '.join(unexpected[:5]) or 'an empty folder'}"
         )
+    known = None if rows is None else np.flatnonzero(rows >= 0)
+    for name in WORD_ROWS if rows is not None else ():
+        if (
+            name in arrays
+            and len(arrays[name]) > rows.max()
+            and arrays[name].shape[1:] == (*parameters[name].shape[1:],)
+        ):
+            taken = parameters[name].numpy()
+            taken[known] = arrays[name][rows[known]]
+            arrays[name] = taken
     wrong = [
         f"{path}/{name}: expected shape {list(parameters[name].shape)}, found {list(array.shape)}"
         for name, array in arrays.items()

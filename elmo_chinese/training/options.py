@@ -97,7 +97,10 @@ def make_parser(description: str) -> TrainingParser:
     flag("--load_dir", str, "",
          "resume exactly from this checkpoint; auto: from the newest in --para_save_dir, if any")  # fmt: skip
     flag("--load_pretraining_params", str, "",
-         "start a new run from these weights: a checkpoint or a Fluid folder")  # fmt: skip
+         "start a new run from these weights: a checkpoint or a Fluid folder; words that both vocabularies have keep "
+         "their rows, others start fresh")  # fmt: skip
+    flag("--pretraining_vocab_path", str, "",
+         "vocabulary of the weights, if they are a Fluid folder's (a checkpoint brings its own)")  # fmt: skip
 
     parser.retire(RETIRED)
     return parser
