@@ -44,7 +44,7 @@ from elmo_chinese.files import check_apart
 from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
 from elmo_chinese.text.reading import InputError, read_stdin, read_text, words_of
 from elmo_chinese.text.segmenter import segmenter_of
-from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.text.vocabulary import Vocabulary, unknown_share
 from elmo_chinese.training.flags import Parser, boolean, positive_int
 from elmo_chinese.training.session import choose_device
 
@@ -308,15 +308,9 @@ def report_start(options, encoder, text, device) -> None:
         f"network     {config['num_layers']} layers, embed {config['embed_size']}, hidden {config['hidden_size']}, "
         f"vocabulary {config['vocab_size']}, {'with' if encoder.boundaries else 'without'} <S> and </S>"
     )
-    say(
-        f"text        {text.lines:,} lines ({text.empty:,} empty), {text.words:,} words, "
-        f"{text.unknown:,} of them <UNK> ({100 * text.unknown / max(1, text.words):.2f} %)"
-    )
-    if text.unknown > 0.5 * text.words:
-        say(
-            "warning: most words are <UNK>: is the text cut into words (--segment does it), and is the vocabulary one "
-            "of such text?"
-        )
+    advice = "--segment cuts raw text as the model's own was; or is the vocabulary one of other text?"
+    say(f"text        {text.lines:,} lines ({text.empty:,} empty), {text.words:,} words")
+    say("unknown     " + unknown_share(text.unknown, text.words, advice))
     say(f"output      about {size_text(expected)}: [{one}] of {options.dtype} a line")
     free = shutil.disk_usage(Path(options.output).parent).free
     if expected > free:

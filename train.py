@@ -25,7 +25,7 @@ from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.storage.pretrained import bilm_numbers, load_pretrained, rows_by_name
-from elmo_chinese.text.vocabulary import Vocabulary, note_path, read_note
+from elmo_chinese.text.vocabulary import Vocabulary, note_path, read_note, unknown_share
 from elmo_chinese.training import loop, session
 from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.loop import Batch, Progress, Result
@@ -383,12 +383,13 @@ def describe_start(job: Pretraining, progress: Progress) -> List[str]:
         f"steps       {progress.step} → {job.total_steps} of {reader.rows} rows × {options.num_steps} words "
         f"({at_end:.2f} epochs), seed {options.random_seed}",
     ]
-    unknown = np.mean(reader.text.tokens[:LOOKED_AT] == vocabulary.unknown)
-    if unknown > 0.5:
-        lines.append(
-            f"warning: {100 * unknown:.0f} % of the training text is <UNK>: {options.vocab_path} is not the vocabulary "
-            "of this text; make one with: python preprocess.py vocabulary"
-        )
+    words = np.asarray(reader.text.tokens[:LOOKED_AT])
+    words = words[(words != vocabulary.start) & (words != vocabulary.end)]
+    advice = (
+        f"if {options.vocab_path} is not the vocabulary of this text, make one: preprocess.py vocabulary (--min_count, "
+        "--max_size), or cut the text along its words: preprocess.py sentences --cutter"
+    )
+    lines.append("unknown     " + unknown_share(int((words == vocabulary.unknown).sum()), len(words), advice))
     return lines
 
 

@@ -29,7 +29,7 @@ from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training import session, task
 from elmo_chinese.training.batches import pad
 from elmo_chinese.training.flags import TrainingParser
-from elmo_chinese.training.layers import LayerCache, load_elmo
+from elmo_chinese.training.layers import LayerCache, load_elmo, unknown_lines
 
 import numpy as np
 import paddle
@@ -262,6 +262,7 @@ def set_up(parser: TrainingParser, arguments: List[str], options: argparse.Names
     words = sum(len(sentence.words) for sentence in train.sentences)
     text = f"{len(train.sentences)} lines of {words} words to train on, {len(dev)} dev lines"
     lines = [f"text        {text}", f"tags        {len(model.text.tags)}, of {tags_from}"]
+    lines += unknown_lines(train.encoded.elmo or [], model.elmo_vocabulary, f"--cutter {options.model_save_dir}")
     task.start(job, hparams, ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"], found, lines)
     for text, name in ((job.train, "train"), (job.dev, "dev")):  # takes long, so it comes after the report
         if text:

@@ -14,6 +14,7 @@ Top to bottom: loss and score, set-up. The loop is in `elmo_chinese/training/loo
 
 import argparse
 import hashlib
+import itertools
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from elmo_chinese.console import say
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.training import session, task
 from elmo_chinese.training.flags import TrainingParser
-from elmo_chinese.training.layers import LayerCache, load_elmo
+from elmo_chinese.training.layers import LayerCache, load_elmo, unknown_lines
 
 import numpy as np
 import paddle
@@ -186,7 +187,9 @@ def set_up(parser: TrainingParser, arguments: List[str], options: argparse.Names
     hparams = dict(parser.compared(options), elmo=job.network.encoder is not None, questions=train.questions)
     passages, asked = sum(len(group.passages) for group in groups), job.dev.questions if job.dev else 0
     text = f"text        {train.questions} questions on {passages} passages to train on, {asked} dev questions"
-    task.start(job, hparams, ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"], found, [text])
+    ids = itertools.chain.from_iterable(train.encoded.elmo or [])
+    lines = [text, *unknown_lines(ids, model.elmo_vocabulary, "(jieba's words)")]
+    task.start(job, hparams, ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"], found, lines)
     for examples, name in ((job.train, "train"), (job.dev, "dev")):  # takes long, so it comes after the report
         if examples:
             examples.keep_layers(job, name)

@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tupl
 
 from elmo_chinese.text.reading import InputError, PathLike, find_files, read_lines, read_sentences
 
+MANY_UNKNOWN = 0.05  # the share from which on the text is not cut as the model's, or is of another kind
 START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
 
 
@@ -172,6 +173,12 @@ class Vocabulary:
         room = len(common) if max_size is None else max(0, max_size - len(specials))
         chosen = heapq.nsmallest(room, common)
         return specials + [word for _, word in chosen], -sum(count for count, _ in chosen) / max(1, total)
+
+
+def unknown_share(unknown: int, words: int, advice: str) -> str:
+    """Return how many words of a text are `<UNK>`, in words; where they are many, with what to do."""
+    text = f"{unknown:,} of {words:,} words are <UNK> to the language model ({100 * unknown / max(1, words):.2f} %)"
+    return f"{text}; {advice}" if unknown > MANY_UNKNOWN * words else text
 
 
 def vocabulary_from(words: Iterable[str]) -> Vocabulary:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from elmo_chinese.command import OptionError
 from elmo_chinese.console import show_progress
@@ -11,7 +11,7 @@ from elmo_chinese.files import CheckpointError
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.storage.pretrained import bilm_numbers
-from elmo_chinese.text.vocabulary import Vocabulary, vocabulary_from
+from elmo_chinese.text.vocabulary import Vocabulary, unknown_share, vocabulary_from
 from elmo_chinese.training.batches import batches_by_length, pad
 from elmo_chinese.training.session import wait_for_all
 
@@ -141,6 +141,20 @@ def load_elmo(options: argparse.Namespace, load_encoder: Callable, **more) -> Tu
             f"{encoder.config['vocab_size']}"
         )
     return encoder, vocabulary
+
+
+def unknown_lines(ids: Iterable[np.ndarray], vocabulary: Optional[Vocabulary], cut_by: str) -> List[str]:
+    """Return a line on the words of the training text that the biLM does not know; none without ELMo.
+
+    Args:
+        ids: of the biLM, int64 `[words]` each. vocabulary: of the biLM.
+        cut_by: what `preprocess.py sentences` needs to cut a biLM's text as this text is.
+    """
+    if vocabulary is None:
+        return []
+    flat = np.concatenate([np.zeros(0, np.int64), *ids])
+    advice = f"a biLM on text that is cut like this gains more: preprocess.py sentences {cut_by}"
+    return ["unknown     " + unknown_share(int((flat == vocabulary.unknown).sum()), len(flat), advice)]
 
 
 def encoder_info(encoder: Optional[nn.Layer]) -> Optional[Dict[str, Any]]:
