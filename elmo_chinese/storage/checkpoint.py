@@ -221,8 +221,6 @@ def claim(root: PathLike, found: Optional[Checkpoint]) -> str:
         write_json(root / RUN_FILE, {"run": run, "from": found.info.get("run") if found and not at_home else None})
     elif dist.get_rank() == 0:
         remove_unfinished(root, rf"{STEP_NAME}|latest|best|{re.escape(RUN_FILE)}|elmo_layers\.\w+", age=0)
-    if dist.get_world_size() > 1:
-        dist.barrier()  # the others read the id from the file
     return run
 
 

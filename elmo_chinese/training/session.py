@@ -200,6 +200,11 @@ def leave() -> None:
         wait_for_all()  # and nobody is waited for any more
         sys.stdout.flush()
         sys.stderr.flush()
+        store, others = collective._default_store, dist.get_world_size() - 1
+        if dist.get_rank() > 0:
+            store.add("elmo_chinese/left", 1)
+        while dist.get_rank() == 0 and store.add("elmo_chinese/left", 0) < others:  # the store ends with this process
+            time.sleep(0.05)
         os._exit(0)
 
 
@@ -278,4 +283,5 @@ def checkpoint_to_resume(
         given = getattr(options, text, None) or ()
         check_apart(f"--{folder}", [root], [given] if isinstance(given, str) else given)
     checkpoint.claim(root, found)
+    wait_for_all()  # the others read the run's id from the file
     return found, options
