@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.network.lstmp import LSTMP, run_directions
+from elmo_chinese.network.program import as_it_is, in_program, shape
 from elmo_chinese.network.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
 from elmo_chinese.network.step_random import StepRandom, fresh_random
 from elmo_chinese.storage.pretrained import (
@@ -127,7 +128,8 @@ class BiLSTM(nn.Layer):
 
         Returns:
             `(embedded, outputs, top, states)`: the embedded words, the list of layer outputs before the residual
-            sum, and the top output (each `[2, steps, batch, embed]`, forward and backward); and the last states.
+            sum, and the top output (each `[2, steps, batch, embed]`, forward and backward); and the last states, None
+            in a program.
         """
         dropout = dropout or (lambda tensor, number: tensor)
         count = len(self.forward_layers)
@@ -141,6 +143,8 @@ class BiLSTM(nn.Layer):
             for results, result in zip((outputs, hiddens, cells), run_directions(layers, inputs, *before)):
                 results.append(result)
             top = outputs[-1] + inputs if index else outputs[-1]
+        if in_program():  # which has outputs alone
+            return embedded, outputs, dropout(top, count), None
         states = (paddle.stack(state, axis=1).flatten(0, 1) for state in (hiddens, cells))
         return embedded, outputs, dropout(top, count), tuple(states)
 
@@ -320,15 +324,14 @@ class ElmoEncoder(nn.Layer):
             parameter.stop_gradient = not finetune
         self.mixes = nn.LayerList([ScalarMix(num_layers + 1, l2) for _ in range(num_mixes)])
         self.config, self.embedding_dim = self.lstm.config, 2 * embed_size
-        self.num_mixes, self.dropout, self.layer_norm, self.finetune, self.l2 = (
-            num_mixes,
-            dropout,
-            layer_norm,
-            finetune,
-            l2,
-        )
+        self.num_mixes, self.dropout, self.layer_norm, self.l2 = num_mixes, dropout, layer_norm, l2
         self._vocabulary: Optional[Vocabulary] = None
         self.boundaries, self.start, self.end, self.legacy = boundaries, start, end, legacy
+
+    @property
+    def finetune(self) -> bool:
+        """Whether any parameter of the biLM is trained: their `stop_gradient` may be changed at any time."""
+        return any(not parameter.stop_gradient for parameter in self.lstm.parameters())
 
     def fluid_parameters(self) -> Dict[str, paddle.Tensor]:
         """Return the parameters under the names that the original gave them; mixes from the second on with numbers."""
@@ -338,6 +341,7 @@ class ElmoEncoder(nn.Layer):
             named.update({f"ELMo_w{end}": mix.ELMo_w, f"ELMo_gamma{end}": mix.ELMo_gamma})
         return named
 
+    @as_it_is
     def layers(self, word_ids: Integers, lengths: Optional[Integers] = None) -> paddle.Tensor:
         """Return the word layer and every LSTM layer, forward and backward side by side, before dropout and mix.
 
@@ -352,36 +356,41 @@ class ElmoEncoder(nn.Layer):
             ValueError: see `checked_batch`.
         """
         word_ids, lengths = checked_batch(word_ids, lengths, self.config["vocab_size"])
+        if in_program():  # where gradients are asked for later
+            return self._layers_between(word_ids, lengths)
         with paddle.set_grad_enabled(self.finetune and paddle.is_grad_enabled()):
-            if not self.boundaries:
-                return self._layers(word_ids, lengths)
-            return self._layers(self._bounded(word_ids, lengths), lengths + 2)[:, :, 1:-1] * self._mask(
-                word_ids, lengths
-            )
+            return self._layers_between(word_ids, lengths)
+
+    def _layers_between(self, word_ids, lengths):
+        """Return `layers`, with `<S>` and `</S>` around the sentences for the time being, if that is wanted."""
+        if not self.boundaries:
+            return self._layers(word_ids, lengths)
+        layers = self._layers(self._bounded(word_ids, lengths), lengths + 2)
+        return layers[:, :, 1:-1] * self._mask(word_ids, lengths)
 
     def _mask(self, word_ids, lengths):
-        return (paddle.arange(word_ids.shape[1]) < lengths.unsqueeze(1)).astype("float32").unsqueeze(-1)
+        return (paddle.arange(shape(word_ids)[1], dtype="int64") < lengths.unsqueeze(1)).astype("float32").unsqueeze(-1)
 
     def _bounded(self, word_ids, lengths):
         """Return word_ids with `<S>` before and `</S>` after the last word of each sentence."""
-        batch, words = word_ids.shape
-        place = paddle.arange(words + 2).expand([batch, words + 2])
+        batch, words = shape(word_ids)
+        place = paddle.arange(words + 2, dtype="int64").expand([batch, words + 2])
         edge = paddle.full([batch, 1], self.end, dtype="int64")
         padded = paddle.concat([paddle.full([batch, 1], self.start, dtype="int64"), word_ids, edge], axis=1)
         return paddle.where(place == lengths.unsqueeze(1) + 1, paddle.full_like(padded, self.end), padded)
 
     def _layers(self, word_ids, lengths):
-        batch, words = word_ids.shape
-        place = paddle.arange(words)
+        batch, words = shape(word_ids)
+        place = paddle.arange(words, dtype="int64")
         lengths = lengths.unsqueeze(1)
         # Word t of the sentence is word length-1-t of its reverse, and the other way round; padding stays.
         reverse = paddle.where(place < lengths, lengths - 1 - place, place.expand([batch, words]))
         # Both are gathered into the order of the result: Paddle's transposed views are slow to read.
-        row = paddle.arange(batch).unsqueeze(1)
+        row = paddle.arange(batch, dtype="int64").unsqueeze(1)
         in_order, reversed_back = ((places * batch + row).flatten() for places in (place.unsqueeze(0), reverse))
 
         def gathered(layer, places):
-            return paddle.gather(layer.flatten(0, 1), places).reshape([batch, words, -1])
+            return paddle.gather(layer.flatten(0, 1), places).reshape([batch, words, layer.shape[-1]])
 
         both = (word_ids, paddle.take_along_axis(word_ids, reverse, axis=1))
         embedded, outputs, *_ = self.lstm(both, self.lstm.zero_states(batch), from_embeddings=self.legacy)
@@ -391,6 +400,7 @@ class ElmoEncoder(nn.Layer):
         layers = paddle.stack([paddle.concat(pair, axis=2) for pair in zip(ahead, (ahead[0], *back))])
         return layers * self._mask(word_ids, lengths.flatten())
 
+    @as_it_is
     def mix(self, layers: paddle.Tensor, random: Optional[StepRandom] = None):
         """Return the mix of what `layers` returned: float32 `[batch, words, embedding_dim]`.
 
@@ -402,7 +412,9 @@ class ElmoEncoder(nn.Layer):
         parts = list(paddle.unbind(layers, axis=0))
         if self.layer_norm:
             parts = [F.layer_norm(part, self.embedding_dim) for part in parts]
-        if self.training and self.dropout:
+        if self.training and self.dropout and in_program():
+            parts[1:] = [F.dropout(part, self.dropout) for part in parts[1:]]
+        elif self.training and self.dropout:
             random = random or fresh_random()
             for number in range(1, len(parts)):  # the words themselves are kept whole
                 parts[number] = parts[number] * random.keep_factor(number, parts[number].shape, 0, self.dropout)

@@ -8,6 +8,7 @@ import functools
 from typing import List, Optional
 
 from elmo_chinese.network import kernels
+from elmo_chinese.network.program import as_it_is, shape
 from elmo_chinese.network.gru import BiGRU, decayed_weight, reverse_places, swapped
 
 import numpy as np
@@ -93,11 +94,15 @@ class Tagger(nn.Layer):
         Returns:
             float32 `[batch, words, tags]`; at padding something without a meaning.
         """
+        return self._emissions(word_ids, lengths, elmo, random)
+
+    @as_it_is
+    def _emissions(self, word_ids, lengths, elmo, random):
         inputs = F.embedding(word_ids.t(), self.word_embedding)
         if self.encoder:
             layers = self.encoder.layers(elmo, lengths) if len(elmo.shape) == 2 else elmo
             inputs = paddle.concat([swapped(self.encoder.mix(layers, random)), inputs], axis=-1)
-        reverse = reverse_places(word_ids.shape[1], lengths)
+        reverse = reverse_places(shape(word_ids)[1], lengths)
         for block in self.blocks:
             inputs = block(inputs, reverse)
         return F.linear(inputs, self.output_w, self.output_b).transpose([1, 0, 2])

@@ -231,7 +231,7 @@ class Reader(nn.Layer):
 
 def _by_time(gru: BiGRU, states: paddle.Tensor, lengths: paddle.Tensor) -> paddle.Tensor:
     """Run a BiGRU over `[rows, words, size]`."""
-    return swapped(gru(swapped(states), reverse_places(states.shape[1], lengths)))
+    return swapped(gru(swapped(states), reverse_places(shape(states)[1], lengths)))
 
 
 def costs(start: paddle.Tensor, end: paddle.Tensor, first: paddle.Tensor, last: paddle.Tensor) -> paddle.Tensor:

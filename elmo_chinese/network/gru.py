@@ -8,7 +8,10 @@ Inside, tensors are time-major, `[words, batch, size]`, as in `bilm.py`. A unit 
 `paddle.nn.GRU` resets after the product with W_c and turns u round, so it cannot hold such weights.
 """
 
+import itertools
+
 from elmo_chinese.network import kernels
+from elmo_chinese.network.program import Size, in_program, loop, shape
 
 import paddle
 import paddle.nn.functional as F
@@ -32,22 +35,41 @@ def _gradients_in_cpp(d_hiddens, gates, hiddens, gate_w, candidate_w):
     return gates
 
 
+def _projected(inputs, input_w, input_b):
+    """Return what all steps of a direction get from the input, `[steps, batch, 3·size]`."""
+    steps, batch, _ = shape(inputs)
+    return paddle.addmm(input_b.unsqueeze(0), inputs.flatten(0, 1), input_w).reshape([steps, batch, input_w.shape[1]])
+
+
+def _step(gates, hidden, gate_w, candidate_w):
+    """Return the state after a step of all directions, `[directions, batch, size]`; and gates, candidate, r · h."""
+    size = candidate_w.shape[2]
+    gate, candidate = paddle.split(gates, [2 * size, size], axis=-1)
+    gate = F.sigmoid(gate + paddle.matmul(hidden, gate_w))
+    update, reset = paddle.split(gate, 2, axis=-1)
+    kept = reset * hidden
+    candidate = paddle.tanh(candidate + paddle.matmul(kept, candidate_w))
+    return hidden + update * (candidate - hidden), gate, candidate, kept
+
+
 def _steps_in_paddle(gates, gate_w, candidate_w):
     """As in C++, but both directions are one batch of products."""
     gates, gate_w, candidate_w = paddle.stack(gates, axis=1), paddle.stack(gate_w), paddle.stack(candidate_w)
-    size = candidate_w.shape[2]
-    hidden = paddle.zeros([*gates.shape[1:3], size])
+    hidden = paddle.zeros([*gates.shape[1:3], candidate_w.shape[2]])
     activated, all_kept, hiddens = [], [], [hidden]
-    for gate in paddle.unbind(gates):
-        gate, candidate = paddle.split(gate, [2 * size, size], axis=-1)
-        gate = F.sigmoid(gate + paddle.matmul(hidden, gate_w))
-        update, reset = paddle.split(gate, 2, axis=-1)
-        kept = reset * hidden
-        candidate = paddle.tanh(candidate + paddle.matmul(kept, candidate_w))
-        hidden = hidden + update * (candidate - hidden)
+    for of_step in paddle.unbind(gates):
+        hidden, gate, candidate, kept = _step(of_step, hidden, gate_w, candidate_w)
         for values, value in ((activated, paddle.concat([gate, candidate], -1)), (all_kept, kept), (hiddens, hidden)):
             values.append(value)
     return tuple(paddle.unbind(paddle.stack(values), axis=1) for values in (activated, all_kept, hiddens))
+
+
+def _steps_in_program(inputs, input_w, input_b, gate_w, candidate_w):
+    """Return the states of each direction, `[steps, batch, size]`."""
+    gates = paddle.stack([_projected(*tensors) for tensors in zip(inputs, input_w, input_b)], axis=1)
+    gate_w, candidate_w = paddle.stack(gate_w), paddle.stack(candidate_w)
+    hidden = paddle.zeros([*shape(gates)[1:3], candidate_w.shape[2]])
+    return paddle.unbind(loop(lambda *step: _step(*step, gate_w, candidate_w)[:1], gates, hidden), axis=1)
 
 
 def _gradients_in_paddle(d_hiddens, gates, hiddens, gate_w, candidate_w):
@@ -79,10 +101,7 @@ class _Steps(PyLayer):
         ctx.frozen = [tensor.stop_gradient for tensor in tensors]
         inputs, *weights = [list(tensors[n : n + 2]) for n in range(0, len(tensors), 2)]
         input_w, input_b, gate_w, candidate_w = weights
-        gates = [
-            paddle.addmm(b.unsqueeze(0), x.flatten(0, 1), w).reshape([*x.shape[:2], -1])
-            for x, w, b in zip(inputs, input_w, input_b)
-        ]
+        gates = [_projected(*tensors) for tensors in zip(inputs, input_w, input_b)]
         steps = _steps_in_cpp if kernels.library() else _steps_in_paddle
         gates, kept, hiddens = steps(gates, gate_w, candidate_w)
         if keep:
@@ -165,28 +184,38 @@ class BiGRU(nn.Layer):
         """
         directions = self.forward_gru, self.backward_gru
         names = "input_w", "input_b", "gate_w", "candidate_w"
-        weights = [getattr(gru, name) for name in names for gru in directions]
-        ahead, back = _Steps.apply(paddle.is_grad_enabled(), inputs, reorder(inputs, reverse), *weights)
+        weights = [[getattr(gru, name) for gru in directions] for name in names]
+        both = [inputs, reorder(inputs, reverse)]
+        if in_program():
+            ahead, back = _steps_in_program(both, *weights)
+        else:
+            ahead, back = _Steps.apply(paddle.is_grad_enabled(), *both, *itertools.chain(*weights))
         return paddle.concat([ahead, reorder(back, reverse)], axis=-1)
 
 
-def reverse_places(words: int, lengths: paddle.Tensor) -> paddle.Tensor:
+def reverse_places(words: Size, lengths: paddle.Tensor) -> paddle.Tensor:
     """Return where, in `[words, batch]` as one row, the reversed sentences' words are; padding stays.
 
     A sentence's reverse starts at its own last word, so it does not depend on what it is padded to.
+
+    Args:
+        words: of the longest sentence, as of `shape`.
+        lengths: int64 `[batch]`.
     """
-    place = paddle.arange(words).unsqueeze(1)
-    swapped = paddle.where(place < lengths, lengths - 1 - place, place.expand([words, lengths.shape[0]]))
-    return (swapped * lengths.shape[0] + paddle.arange(lengths.shape[0])).flatten()
+    place, (batch,) = paddle.arange(words, dtype="int64").unsqueeze(1), shape(lengths)
+    swapped = paddle.where(place < lengths, lengths - 1 - place, place.expand([words, batch]))
+    return (swapped * batch + paddle.arange(batch, dtype="int64")).flatten()
 
 
 def reorder(tensor: paddle.Tensor, places: paddle.Tensor) -> paddle.Tensor:
     """Return `[words, batch, size]` with its words at other places of their sentences."""
-    return paddle.gather(tensor.flatten(0, 1), places).reshape(tensor.shape)
+    return paddle.gather(tensor.flatten(0, 1), places).reshape(shape(tensor))
 
 
 def swapped(tensor: paddle.Tensor) -> paddle.Tensor:
     """Return `[a, b, size]` as `[b, a, size]`, in memory too: Paddle's transposed views are slow to read."""
+    if in_program():  # which has no views
+        return tensor.transpose([1, 0, 2])
     rows, columns, size = tensor.shape
     places = paddle.arange(rows) * columns + paddle.arange(columns).unsqueeze(1)
     return paddle.gather(tensor.reshape([-1, size]), places.flatten()).reshape([columns, rows, size])

@@ -5,6 +5,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese.network import kernels
 from elmo_chinese.network.precision import matmul
+from elmo_chinese.network.program import in_program, loop, shape
 
 import paddle
 import paddle.nn.functional as F
@@ -96,51 +97,84 @@ def _by_step(directions):
     return paddle.unbind(paddle.stack(directions, axis=1), axis=0)
 
 
-def _projected(inputs, gate_w, bias, at_once):
-    """Yield each step's gates before the recurrence, `[directions, batch, 4·hidden]`; so many steps in a product."""
-    steps, batch = inputs.shape[1:3]
-    directions = paddle.unbind(inputs.flatten(1, 2), axis=0)
-    for start in range(0, steps, at_once):
-        rows = slice(start * batch, (start + at_once) * batch)
-        products = [paddle.addmm(b, x[rows], w) for x, w, b in zip(directions, gate_w, bias)]
-        yield from _by_step([product.reshape([-1, batch, product.shape[-1]]) for product in products])
+def _projected(inputs, operands):
+    """Return the gates of all steps before the recurrence, `[steps, directions, batch, 4·hidden]`."""
+    _, steps, batch, _ = shape(inputs)
+    directions = zip(operands.bias, paddle.unbind(inputs.flatten(1, 2), axis=0), operands.gate_w)
+    gates = [paddle.addmm(bias, rows, weight) for bias, rows, weight in directions]
+    return paddle.stack([of_one.reshape([steps, batch, of_one.shape[-1]]) for of_one in gates], axis=1)
 
 
-def _shares(size):
-    """Return how far each column of the gates is moved from 1 by `_activated`, `[4·hidden]`, and that 1, `[1]`."""
+class _Operands(NamedTuple):
+    """What a step multiplies with, from the weights of a layer; tanh takes half of three gates, see `_activated`.
+
+    gate_w, bias: of each direction. transposed_w, recurrent_w: `[directions, 4·hidden, embed]`, the latter halved.
+    projection_w: `[directions, hidden, embed]`. shares, one: see `_activated`, `[4·hidden]` and `[1]`.
+    """
+
+    gate_w: Tensors
+    bias: Tensors
+    transposed_w: paddle.Tensor
+    recurrent_w: paddle.Tensor
+    projection_w: paddle.Tensor
+    shares: paddle.Tensor
+    one: paddle.Tensor
+
+
+def _operands(weights):
     one = paddle.ones([1])
-    return F.pad(one.expand([size]), [0, 3 * size], value=0.5), one
+    size = weights.projection_w[0].shape[0]
+    halves = F.pad(one.expand([size]), [0, 3 * size], value=0.5)
+    gate_w, bias = ([weight * halves for weight in group] for group in (weights.gate_w, weights.bias))
+    # Transposed, since MKL takes twice as long for few rows times a matrix whose rows are a power of 2 of bytes apart.
+    transposed_w = paddle.stack([_transposed(weight) for weight in weights.recurrent_w])
+    recurrent_w = transposed_w * halves.unsqueeze(1)
+    return _Operands(gate_w, bias, transposed_w, recurrent_w, paddle.stack(weights.projection_w), halves, one)
 
 
-def _activated(gates, shares, one):
+def _transposed(weight):
+    return weight.t() if in_program() else weight.t().contiguous()
+
+
+def _activated(gates, operands):
     """Return candidate, input, forget and output gate from what tanh made of them: sigmoid(x) = (1 + tanh(x / 2)) / 2.
 
     So one tanh does for all four; on CPU Paddle's sigmoid takes eight times as long. The candidate stays as it is.
     """
-    return paddle.split(paddle.lerp(one, gates, shares), 4, axis=-1)
+    return paddle.split(paddle.lerp(operands.one, gates, operands.shares), 4, axis=-1)
+
+
+def _step(gates, hidden, cell, operands, clips):
+    """Return gates as tanh left them, hidden and cell after a step, from its gates before the recurrence."""
+    cell_clip, proj_clip = clips
+    gates = paddle.tanh(paddle.matmul(hidden, operands.recurrent_w, transpose_y=True) + gates)
+    candidate, in_gate, forget_gate, out_gate = _activated(gates, operands)
+    cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
+    hidden = paddle.matmul(out_gate * paddle.tanh(cell), operands.projection_w)
+    return gates, paddle.clip(hidden, -proj_clip, proj_clip), cell
 
 
 def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep, precision="float32"):
-    cell_clip, proj_clip = clips
-    shares = _shares(cell.shape[-1])
-    halves = shares[0]  # of what tanh takes, too
-    gate_w, bias = ([weight * halves for weight in group] for group in (weights.gate_w, weights.bias))
-    # Transposed, since MKL takes twice as long for few rows times a matrix whose rows are a power of 2 of bytes apart.
-    transposed_w = paddle.stack([weight.t().contiguous() for weight in weights.recurrent_w])
-    recurrent_w = transposed_w * halves.unsqueeze(1)
-    projection_w = paddle.stack(weights.projection_w)
-    kept = Kept([], [hidden], [cell], transposed_w)
-    for gates in _projected(inputs, gate_w, bias, inputs.shape[1] if keep else STEPS_AT_ONCE):
-        gates = paddle.tanh(paddle.matmul(hidden, recurrent_w, transpose_y=True) + gates)
-        candidate, in_gate, forget_gate, out_gate = _activated(gates, *shares)
-        cell = paddle.clip(candidate * in_gate + cell * forget_gate, -cell_clip, cell_clip)
-        hidden = paddle.matmul(out_gate * paddle.tanh(cell), projection_w)
-        hidden = paddle.clip(hidden, -proj_clip, proj_clip)
-        kept.hiddens.append(hidden)
-        if keep:
-            kept.gates.append(gates)
-            kept.cells.append(cell)
+    operands = _operands(weights)
+    kept = Kept([], [hidden], [cell], operands.transposed_w)
+    steps, at_once = inputs.shape[1], inputs.shape[1] if keep else STEPS_AT_ONCE
+    for start in range(0, steps, at_once):
+        for gates in paddle.unbind(_projected(inputs[:, start : start + at_once], operands)):
+            gates, hidden, cell = _step(gates, hidden, cell, operands, clips)
+            kept.hiddens.append(hidden)
+            if keep:
+                kept.gates.append(gates)
+                kept.cells.append(cell)
     return paddle.stack(kept.hiddens[1:], axis=1), hidden, cell, kept
+
+
+def _steps_in_program(inputs, weights, hidden, cell, clips):
+    """Return the outputs alone, `[directions, steps, batch, embed]`."""
+    operands = _operands(weights)
+    outputs = loop(
+        lambda gates, *states: _step(gates, *states, operands, clips)[1:], _projected(inputs, operands), hidden, cell
+    )
+    return outputs.transpose([1, 0, 2, 3])
 
 
 def _inside(values, bound):
@@ -282,9 +316,13 @@ def run_directions(
             taken as constants (no gradient flows into them) and not clipped.
 
     Returns:
-        the outputs `[directions, steps, batch, embed]`, the last hidden state and the last cell (both detached).
+        the outputs `[directions, steps, batch, embed]`, the last hidden state and the last cell (both detached); in a
+        program (`program.py`) the outputs, None and None.
     """
     clips = (layers[0].cell_clip, layers[0].proj_clip)
+    if in_program():
+        weights = Weights(*([getattr(layer, name) for layer in layers] for name in Weights._fields))
+        return _steps_in_program(inputs, weights, hidden, cell, clips), None, None
     weights = [getattr(layer, name) for name in Weights._fields for layer in layers]
     tensors = inputs.contiguous(), hidden.detach().contiguous(), cell.detach().contiguous()
     keep = paddle.is_grad_enabled()

@@ -3,6 +3,8 @@
 import functools
 from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
 
+from elmo_chinese.network.program import in_program
+from elmo_chinese.network.program import shape as sizes_of
 from elmo_chinese.require_paddle import paddle
 from elmo_chinese.text.segmenter import segmenter_of
 from elmo_chinese.text.vocabulary import Vocabulary
@@ -75,9 +77,10 @@ def checked_batch(
     """
     word_ids = _integers("word_ids", word_ids, 2, "[batch, words]")
     if lengths is None:
-        lengths = paddle.full([word_ids.shape[0]], word_ids.shape[1], dtype="int64")
+        batch, words = sizes_of(word_ids)
+        lengths = paddle.zeros([batch], dtype="int64") + words
     lengths = _integers("lengths", lengths, 1, "[batch]")
-    if not paddle.in_dynamic_mode():
+    if in_program():
         return word_ids, lengths
     batch, words = word_ids.shape
     if 0 in (batch, words):
