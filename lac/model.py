@@ -49,11 +49,10 @@ SENTENCE_ENDS = frozenset("。！？!?\n")
 PROGRAM = "tagger"
 PROGRAM_FILES = [f"{PROGRAM}.pdmodel", f"{PROGRAM}.json"]
 PROGRAM_FILE = PROGRAM_FILES[0 if paddle.__version__.startswith("2.") else 1]
-ELMO_VOCABULARY, NETWORK = "elmo_vocabulary.txt", "network.npz"
+ELMO_VOCABULARY = "elmo_vocabulary.txt"  # with ELMo
 # How text is cut and words are looked up (`Dictionaries.info`), and the dictionary it is cut by.
 TEXT_FILE, DICTIONARY = "text.json", "dictionary.txt"
 EXPORTED = [PROGRAM_FILE, f"{PROGRAM}.pdiparams", "tag.dic", "q2b.dic", "vocabulary.txt", TEXT_FILE, DICTIONARY]
-EXPORTED_SOMETIMES = [NETWORK, ELMO_VOCABULARY]
 
 
 class Model(NamedTuple):
@@ -65,14 +64,12 @@ class Model(NamedTuple):
         text: how text is cut and looked up, and what the tags are.
         elmo_vocabulary: of the biLM, None without ELMo.
         tagger: the network; None if the model comes from `lac.export`.
-        exported: of an exported model, the network for C++; None if its program is to be run.
     """
 
     decode: Callable
     text: Dictionaries
     elmo_vocabulary: Optional[Vocabulary]
     tagger: Optional[Tagger]
-    exported: Optional[Tagger] = None
 
 
 class Tagged(NamedTuple):
@@ -126,7 +123,7 @@ def predict_ids(
         rank, world_size: this process does its share of the batches; the other sentences are all zeros.
     """
     found = [np.zeros(length, dtype=np.int64) for length in encoded.lengths]
-    network = model.tagger or model.exported
+    network = model.tagger
     in_cpp = network is not None and kernels.library() is not None
     if in_cpp and encoded.elmo is None:  # which makes its own batches
         batches = [np.arange(rank, len(found), world_size)] if rank < len(found) else []
@@ -277,7 +274,7 @@ def load_exported(folder: Path) -> Model:
             f"{folder} was exported with another Paddle; for this one ({paddle.__version__}) export the model again "
             "with it: python -m lac.export"
         )
-    names = EXPORTED + [name for name in EXPORTED_SOMETIMES if (folder / name).exists()]
+    names = EXPORTED + [name for name in [ELMO_VOCABULARY] if (folder / name).exists()]
     problem = damage(folder, names)
     if problem:
         raise CheckpointError(problem)
@@ -289,8 +286,7 @@ def load_exported(folder: Path) -> Model:
         return program(word_ids, lengths, *([] if elmo is None else [elmo])).numpy()
 
     elmo_vocabulary = Vocabulary(folder / ELMO_VOCABULARY) if ELMO_VOCABULARY in names else None
-    network = _exported_network(folder / NETWORK) if NETWORK in names and kernels.library() else None
-    return Model(decode, _exported_text(folder), elmo_vocabulary, None, network)
+    return Model(decode, _exported_text(folder), elmo_vocabulary, None)
 
 
 def _exported_text(folder: Path) -> Dictionaries:
@@ -298,19 +294,6 @@ def _exported_text(folder: Path) -> Dictionaries:
     how, words = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8")), _words(folder / "vocabulary.txt")
     counts = (folder / DICTIONARY).read_text(encoding="utf-8")
     return dictionaries.restore(how, words, tags, table, counts, folder / DICTIONARY)
-
-
-def _exported_network(path: Path) -> Tagger:
-    """Return the network of `network.npz`; the sizes come from its arrays."""
-    with np.load(path) as file:
-        arrays = {name: paddle.to_tensor(file[name]) for name in file.files}
-    words, embed = arrays["word_embedding"].shape
-    hidden = arrays["blocks.0.forward_gru.candidate_w"].shape[0]
-    blocks = sum(name.endswith("forward_gru.gate_w") for name in arrays)
-    tagger = Tagger(words, arrays["output_b"].shape[0], embed, hidden, blocks)
-    tagger.set_state_dict(arrays)
-    tagger.eval()
-    return tagger
 
 
 def load(path: Union[str, Path]) -> Model:

@@ -8,8 +8,8 @@ import functools
 from typing import List, Optional
 
 from elmo_chinese.network import kernels
-from elmo_chinese.network.program import as_it_is, shape
 from elmo_chinese.network.gru import BiGRU, decayed_weight, reverse_places, swapped
+from elmo_chinese.network.program import as_it_is, shape
 
 import numpy as np
 import paddle
@@ -17,7 +17,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from bilm import ElmoEncoder, StepRandom
-from lac.crf import crf_costs
+from lac.crf import crf_costs, shifted_ends
 
 
 class Tagger(nn.Layer):
@@ -141,3 +141,23 @@ class Tagger(nn.Layer):
     ) -> paddle.Tensor:
         """Return the negative log likelihood of each sentence's tags (int64 `[batch, words]`): `[batch]`."""
         return crf_costs(self(word_ids, lengths, elmo, random), tags, lengths, self.crfw)
+
+
+class TagDecoder(nn.Layer):
+    """Word ids to the best tags, in Paddle operators: what `lac.export` saves.
+
+    Args:
+        tagger: the network, which becomes a part of this.
+    """
+
+    def __init__(self, tagger: Tagger):
+        super().__init__()
+        self.tagger = tagger
+
+    def forward(
+        self, word_ids: paddle.Tensor, lengths: paddle.Tensor, elmo: Optional[paddle.Tensor] = None
+    ) -> paddle.Tensor:
+        """Return int64 `[batch, words]`, at padding something without a meaning; arguments as of `Tagger.forward`."""
+        crfw = self.tagger.crfw
+        emissions = shifted_ends(self.tagger(word_ids, lengths, elmo), lengths, crfw)
+        return paddle.text.viterbi_decode(emissions, crfw[2:], lengths, include_bos_eos_tag=False)[1]

@@ -20,6 +20,7 @@ each padded to the same number of words.
 from typing import NamedTuple, Optional, Tuple
 
 from elmo_chinese.network.gru import BiGRU, reverse_places, swapped
+from elmo_chinese.network.program import shape
 
 import paddle
 import paddle.nn.functional as F

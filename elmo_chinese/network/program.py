@@ -5,7 +5,7 @@ for any number of sentences and words, and for every machine: sizes are tensors 
 recurrence is a loop of Paddle's operators. Both are the same network with the same weights.
 """
 
-from typing import Callable, List, Tuple, Union
+from typing import Callable, List, Union
 
 import paddle
 
@@ -39,8 +39,8 @@ def loop(step: Callable, inputs: paddle.Tensor, *states: paddle.Tensor) -> paddl
     Returns:
         the first state after each step, `[steps, …]`.
     """
-    steps = shape(inputs)[0]
-    places, last = paddle.arange(AT_ONCE, dtype="int64"), steps.reshape([1]) - 1
+    steps = paddle.shape(inputs)[:1].astype("int64")
+    places, last = paddle.arange(AT_ONCE, dtype="int64"), steps - 1
     written = paddle.tensor.create_array(inputs.dtype)
     if not paddle.framework.in_pir_mode():  # Paddle 2 wants to know what the array holds
         written = paddle.tensor.array_write(paddle.stack([states[0]] * AT_ONCE), paddle.zeros([1], "int64"), written)

@@ -264,18 +264,13 @@ LINES = {"lac": "喵星球/LOC 的/u 汪汪/PER 来/v 了/u", "seg": "喵 星球
 
 
 @pytest.mark.parametrize("mode, flags", [("lac", ()), ("seg", ()), ("lac", WITH_ELMO)])
-def test_a_checkpoint_and_an_export_of_a_released_model_answer_as_it_does(models, tmp_path, mode, flags, monkeypatch):
+def test_a_checkpoint_and_an_export_of_a_released_model_answer_as_it_does(models, tmp_path, mode, flags):
     kept = train_on(models / f"{mode}_model", tmp_path / "run", [LINES[mode]], *ONE_TINY_STEP, *flags)
     assert (kept.model.tagger.encoder is not None) == bool(flags)
     export.main(["--model", str(tmp_path / "run"), "--output", str(tmp_path / "exported")])
-    exported = LAC(str(tmp_path / "exported"))
-    monkeypatch.setattr(kernels, "library", lambda: None)
-    program = LAC(str(tmp_path / "exported"))
-    monkeypatch.undo()
-    for lac, few in ((kept, 53), (exported, 53 if exported.model.exported else 12), (program, 12)):  # programs are slow
+    for lac, few in ((kept, 53), (LAC(str(tmp_path / "exported")), 12)):  # programs are slow
         lac.mode = mode
         assert lac.run([one["text"] for one in OFFICIAL[:few]]) == EXPECTED[mode][:few]
-    assert program.model.exported is None and (exported.model.exported is None) == bool(flags or not kernels.library())
 
 
 @pytest.mark.parametrize("mode", ["lac", "seg"])

@@ -1,0 +1,109 @@
+"""Networks with an encoder as programs: saved, served and trained, they compute what dynamic mode does."""
+
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.static import InputSpec
+
+from bilm import ElmoEncoder
+
+SPEC = [InputSpec([None, None], "int64", "word_ids"), InputSpec([None], "int64", "lengths")]
+ENCODERS = {
+    "frozen": {},
+    "finetune": dict(finetune=True),
+    "three layers": dict(num_layers=3, layer_norm=True),
+    "boundaries": dict(boundaries=True, start=3, end=4),
+    "several mixes": dict(num_mixes=2),
+    "legacy": dict(legacy=True),
+}
+# A process without the network's code.
+SERVE = """
+import sys
+import numpy as np, paddle
+program, data = paddle.jit.load(sys.argv[1]), np.load(sys.argv[2])
+program.eval()
+for n in range(3):
+    found = program(paddle.to_tensor(data[f"ids{n}"]), paddle.to_tensor(data[f"lengths{n}"])).numpy()
+    assert found.shape == data[f"result{n}"].shape, found.shape
+    assert np.abs(found - data[f"result{n}"]).max() < 1e-5, np.abs(found - data[f"result{n}"]).max()
+"""
+
+
+class Network(nn.Layer):
+    """What a user writes: vectors ⊕ word embedding → a layer of Paddle's."""
+
+    def __init__(self, **options):
+        super().__init__()
+        paddle.seed(5)
+        self.elmo = ElmoEncoder(50, embed_size=6, hidden_size=8, proj_clip=0.4, **options)
+        self.words = nn.Embedding(50, 4)
+        self.output = nn.Linear(16, 3)
+        for parameter in self.elmo.parameters():
+            parameter.set_value(paddle.randn(parameter.shape) * 0.5)
+        self.eval()
+
+    def forward(self, word_ids, lengths):
+        vectors = self.elmo(word_ids, lengths)
+        if isinstance(vectors, list):
+            vectors = vectors[0] * vectors[1]
+        return self.output(paddle.concat([vectors, self.words(word_ids)], axis=-1))
+
+
+def batches(seed=0):
+    """Yield word ids and lengths: one sentence, one word, and a batch."""
+    random = np.random.default_rng(seed)
+    for lengths in ([7], [1, 1], [5, 9, 1, 2]):
+        yield random.integers(0, 50, [len(lengths), max(lengths)]), np.array(lengths)
+
+
+@pytest.mark.parametrize("how", ["save", "to_static", "Model.save"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_saved_network_gives_the_same_numbers_in_a_fresh_process(name, how, tmp_path):
+    if how != "save" and name != "boundaries":
+        pytest.skip("the ways to save are tried with one encoder")
+    network, arrays, path = Network(**ENCODERS[name]), {}, str(tmp_path / "network")
+    for number, (ids, lengths) in enumerate(batches()):
+        arrays.update({f"ids{number}": ids, f"lengths{number}": lengths})
+        arrays[f"result{number}"] = network(paddle.to_tensor(ids), paddle.to_tensor(lengths)).numpy()
+    np.savez(tmp_path / "data.npz", **arrays)
+    if how == "Model.save":
+        paddle.Model(network, inputs=SPEC).save(path, training=False)
+    elif how == "to_static":
+        paddle.jit.save(paddle.jit.to_static(network, input_spec=SPEC, full_graph=True), path)
+    else:
+        paddle.jit.save(network, path, input_spec=SPEC)
+    ids, lengths = next(batches())
+    again = network(paddle.to_tensor(ids), paddle.to_tensor(lengths)).numpy()
+    assert np.abs(again - arrays["result0"]).max() < 1e-6  # the network itself stays as it was
+    command = [sys.executable, "-c", SERVE, path, str(tmp_path / "data.npz")]
+    done = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("full_graph", [True, False])
+@pytest.mark.parametrize("name", ["frozen", "finetune"])
+def test_a_network_turned_static_has_the_same_gradients(name, full_graph):
+    ours, static = Network(**ENCODERS[name]), Network(**ENCODERS[name])
+    converted = paddle.jit.to_static(static, full_graph=full_graph)
+    for ids, lengths in batches():
+        for network in (ours, converted):
+            loss = (network(paddle.to_tensor(ids), paddle.to_tensor(lengths)) ** 2).mean()
+            loss.backward()
+    for (key, left), (_, right) in zip(ours.named_parameters(), static.named_parameters()):
+        assert (left.grad is None) == (right.grad is None), key
+        if left.grad is not None:
+            scale = max(1e-3, float(left.grad.abs().max()))
+            assert float((left.grad - right.grad).abs().max()) < 1e-4 * scale, key
+
+
+def test_dropout_is_on_in_a_program_that_trains():
+    network = Network(finetune=True)
+    network.train()
+    static = paddle.jit.to_static(network, full_graph=True)
+    ids, lengths = (paddle.to_tensor(values) for values in next(batches()))
+    first, second = static(ids, lengths), static(ids, lengths)
+    assert float((first - second).abs().max()) > 1e-3
