@@ -84,22 +84,6 @@ def test_a_saved_network_gives_the_same_numbers_in_a_fresh_process(name, how, tm
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("full_graph", [True, False])
-@pytest.mark.parametrize("name", ["frozen", "finetune"])
-def test_a_network_turned_static_has_the_same_gradients(name, full_graph):
-    ours, static = Network(**ENCODERS[name]), Network(**ENCODERS[name])
-    converted = paddle.jit.to_static(static, full_graph=full_graph)
-    for ids, lengths in batches():
-        for network in (ours, converted):
-            loss = (network(paddle.to_tensor(ids), paddle.to_tensor(lengths)) ** 2).mean()
-            loss.backward()
-    for (key, left), (_, right) in zip(ours.named_parameters(), static.named_parameters()):
-        assert (left.grad is None) == (right.grad is None), key
-        if left.grad is not None:
-            scale = max(1e-3, float(left.grad.abs().max()))
-            assert float((left.grad - right.grad).abs().max()) < 1e-4 * scale, key
-
-
 def test_dropout_is_on_in_a_program_that_trains():
     network = Network(finetune=True)
     network.train()
