@@ -42,7 +42,7 @@ from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import check_apart
 from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
-from elmo_chinese.text.reading import InputError, read_stdin, read_text, words_of
+from elmo_chinese.text.reading import InputError, check_sentences, read_stdin, read_text, words_of
 from elmo_chinese.text.segmenter import segmenter_of
 from elmo_chinese.text.vocabulary import Vocabulary, unknown_share
 from elmo_chinese.training.flags import Parser, boolean, positive_int
@@ -235,13 +235,15 @@ class Text:
     Iterating gives int32 `[words]` for each line.
 
     Raises:
-        InputError: what `read_text` raises, no line at all, no room for the temporary file.
+        InputError: what `read_text` and `check_sentences` raise, no line at all, no room for the temporary file.
     """
 
     def __init__(self, path: str, vocabulary: Vocabulary, split: Callable[[str], List[str]]):
         self.lines = self.words = self.empty = self.unknown = 0
         self._file = tempfile.TemporaryFile()
         for block in read_stdin(2**18) if path == "-" else read_text(path, 2**18):
+            if split is words_of and not self.lines:
+                check_sentences(path, block)
             for line in block:
                 self._add(vocabulary.encode(split(line)), vocabulary.unknown)
         if not self.lines:

@@ -247,6 +247,12 @@ def test_odd_characters_are_unknown_words(tmp_path, vocab_path, encoder, vocabul
     assert [len(array) for array in embed([["\ud800"]], encoder, vocabulary)] == [1]
 
 
+def test_json_is_no_segmented_text(tmp_path, vocab_path, capsys):
+    with pytest.raises(SystemExit):
+        command(tmp_path, '{"text": "我们"}\n')
+    assert "JSON, and one sentence a line is expected" in capsys.readouterr().err
+
+
 def test_segmenting_raw_text(tmp_path, vocab_path, capsys):
     vectors = command(tmp_path, "我爱 北京😀\0天安门\n \n", "--segment")
     assert len(vectors) == 2 and len(vectors[0]) >= 5 and len(vectors[1]) == 0

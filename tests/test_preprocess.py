@@ -285,6 +285,25 @@ def test_words_are_cut_by_a_dictionary_or_as_a_tagger_cuts_them(raw, tmp_path):
     assert "这是第 199 个 文件 。" in lines(tmp_path / "tagger" / "train") + lines(tmp_path / "tagger" / "dev")
 
 
+def test_any_name_works_in_any_locale(tmp_path):
+    """Chinese names where Python takes them for ASCII, and names that are no UTF-8, of files that are read and not."""
+    folder = tmp_path / "文本"
+    folder.mkdir()
+    (folder / "甲.txt").write_text("北京是中国的首都。\n\n上海在海边。\n", encoding="utf-8")
+    odd = os.fsencode(folder) + b"/\xff"
+    for name, content in ((b"a", "猫爱吃鱼。".encode()), (b"b", b"\xd6\xd0\xff\xff")):
+        with open(odd + name, "wb") as file:
+            file.write(content)
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = ["sentences", "--input", folder, "--output", tmp_path / "语料", "--on_bad_file", "skip"]
+    for more in (arguments, ["vocabulary", "--input", tmp_path / "语料" / "train", "--output", tmp_path / "词.txt"]):
+        done = subprocess.run([sys.executable, ROOT / "preprocess.py", *more], env=environment, capture_output=True)
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    (bad,) = json.loads((tmp_path / "语料" / "summary.json").read_text(encoding="utf-8"))["dropped"]["bad_files"]
+    assert "b: looks like GB18030" in bad and "\udcff" in bad
+    assert "猫爱吃鱼。" in "".join(lines(tmp_path / "语料" / "train")).replace(" ", "")
+
+
 def test_vocabulary_command(raw, tmp_path, capsys):
     path = tmp_path / "v" / "vocabulary.txt"
     (raw / "c.txt").write_text("猫 爱 鱼\n猫 爱\n", encoding="utf-8")

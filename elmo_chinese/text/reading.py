@@ -56,6 +56,7 @@ FORMS = {
     "JSON": re.compile(r'\[?\s*\{\s*"[^"\s][^"\n]*"\s*:'),
     "markup": re.compile(r"<(\?xml|!doctype|html|mediawiki|doc)\b", re.IGNORECASE),
 }
+TABLE = re.compile(r"\.[ct]sv(\.\w+)?$")
 NUMBERED = "numbered lines (Leipzig's form)"
 
 
@@ -234,16 +235,21 @@ def read_sentences(path: PathLike, block_size: int = BLOCK) -> Iterator[List[Lis
     Raises:
         InputError: what `read_lines` raises; the text has another form.
     """
-    count = 0
+    checked = False
     for lines in read_text(path, block_size):
-        form = form_of("\n".join(lines[:64])[:LOOKED_AT]) if count == 0 else None
-        if form:
-            raise InputError(
-                f"{path}: {form}, and one sentence a line is expected, its words apart by blanks; a corpus is made "
-                f"by: python preprocess.py sentences --input {path} --output FOLDER"
-            )
-        count += len(lines)
+        checked = checked or check_sentences(path, lines)
         yield list(map(words_of, lines))
+
+
+def check_sentences(path: PathLike, lines: List[str]) -> bool:
+    """Return True; raise `InputError` if the first lines of a file are not segmented sentences, but another form."""
+    form = "a table" if TABLE.search(str(path)) else form_of("\n".join(lines[:64])[:LOOKED_AT])
+    if form:
+        raise InputError(
+            f"{path}: {form}, and one sentence a line is expected, its words apart by blanks; a corpus is made by: "
+            f"python preprocess.py sentences --input {path} --output FOLDER"
+        )
+    return True
 
 
 def words_of(line: str) -> List[str]:

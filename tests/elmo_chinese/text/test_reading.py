@@ -217,6 +217,9 @@ def test_other_forms_than_a_sentence_a_line_are_named(tmp_path, text, form):
     (tmp_path / "a").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=f"a: {form}.*preprocess.py sentences"):
         list(read_sentences(tmp_path / "a"))
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress("甲,乙\n".encode()))
+    with pytest.raises(InputError, match="b.csv.gz: a table, and one sentence a line"):
+        list(read_sentences(tmp_path / "b.csv.gz"))
 
 
 @pytest.mark.parametrize(
