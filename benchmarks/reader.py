@@ -1,8 +1,8 @@
 """How fast text becomes batches, and what a start costs: python benchmarks/reader.py [--words 5000000]
 
 Writes random text with Zipf-distributed words and sentences of 3 to 45 words, encodes it into an empty cache, then
-reads batches of 128 × 20 from the cache. --repeat makes a text of so many files out of it (links to the same file, which
-is encoded once), and --processes starts so many at once on it. Prints one JSON line.
+reads batches of 128 × 20 from the cache. --repeat makes a text of so many files out of it (links to the same file,
+which is encoded once), and --processes starts so many at once on it. Prints one JSON line.
 
     python benchmarks/reader.py --words 14000000 --repeat 72 --processes 4    # a billion words, 7 GB
     python benchmarks/reader.py --words 5000 --repeat 10000                   # many small files

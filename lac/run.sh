@@ -5,7 +5,7 @@
 # ELMO=checkpoints/step_00001000 (or a Fluid folder, with --elmo_dict_dir) names another biLM, ELMO= none: the
 # baseline. A stopped or killed run is resumed by the same command. CPU_NUM=2 trains with two processes.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 . ./setup.sh
 
 train_task lac tagger --train_data lac/data/train.txt --dev_data lac/data/dev.txt "$@"

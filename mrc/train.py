@@ -20,6 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+if not __package__:  # typed as `cd mrc; python train.py`: the project is one folder up
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
 from elmo_chinese.storage.checkpoint import Checkpoint

@@ -20,7 +20,7 @@ LM = GOLDEN / "lm_small"
 # What the project consists of, where there is no git to ask; a clone that is used holds much else.
 PARTS = (
     *(".ci .gitignore CONTRIBUTING.md LICENSE MANIFEST.in README.md README_cn.md pyproject.toml setup.py".split()),
-    *("requirements.txt requirements-cpu.txt requirements-dev.txt run.sh setup.sh".split()),
+    *("requirements.txt requirements-cpu.txt requirements-dev.txt run.sh setup.sh scripts".split()),
     *("bilm.py reader.py train.py preprocess.py elmo_embed.py elmo_publish.py embed.py elmo_chinese lac mrc".split()),
     *("benchmarks docs examples tests data/README.md data/dev data/text data/train data/vocabulary.txt".split()),
     *("data/segmenter.json data/vocabulary.segmenter.json".split()),

@@ -9,6 +9,8 @@ import contextlib
 import math
 import os
 import shlex
+import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
@@ -339,14 +341,21 @@ def report_start(job: Job, found: Optional[Checkpoint], progress: Progress, line
 
 def report_end(job: Job, progress: Progress) -> None:
     """Print how training ended, and where everything is."""
-    log = job.root / "log"
+    log, script = job.root / "log", os.environ.get("ELMO_SCRIPT")  # a run.sh says so of itself, and resumes by itself
+    again = f"the same `{script} …`" if script else "the same command, --load_dir auto"
     if is_over(job, progress):
         more = "--max_epoch" if job.patience == math.inf else "--max_epoch or --patience"
-        say(f"trained to step {progress.step}; more with --load_dir auto and a larger {more}")
+        say(f"trained to step {progress.step}; more with {again} and a larger {more} than {job.options.max_epoch:g}")
     else:
-        say(f"asked to stop: saved step {progress.step}; resume with the same command and --load_dir auto")
+        say(f"asked to stop: saved step {progress.step}; resume with {again}")
     say(f"checkpoint {next(checkpoint.candidates(job.root))}\nlogs       {log}")
     best = checkpoint.best_of(job.root)
     if best:
         say(f"best       {best}")
-    say(f"curves     visualdl --logdir {shlex.quote(os.path.relpath(log))}")
+    # In an environment that is not active the name alone would not be found.
+    own = Path(sys.executable).with_name("visualdl")
+    visualdl = own if own.exists() and not shutil.which("visualdl") else "visualdl"
+    say(
+        f"curves     {shlex.quote(os.path.relpath(visualdl) if visualdl == own else visualdl)} --logdir "
+        + shlex.quote(os.path.relpath(log))
+    )
