@@ -88,7 +88,7 @@ def _of_model(path: str) -> Segmenter:
     if (Path(path) / "embedding_para").is_file():
         raise InputError(f"{path} has no vocabulary in it (Fluid folders have none); name its vocabulary file instead")
     try:
-        return load_any(path).text.cutter
+        return load_any(path).text.segmenter
     except PretrainedError as error:
         raise InputError(str(error))
 

@@ -37,7 +37,7 @@ import paddle
 imported = time.perf_counter()
 from lac import LAC
 lac = LAC(sys.argv[2] or None, sys.argv[1])
-cut = lac.model.text.cutter.cut_many
+cut = lac.model.text.segmenter.cut_many
 """
 OFFICIAL = """
 import sys, time

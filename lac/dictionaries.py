@@ -60,13 +60,13 @@ class Dictionaries:
 
     Args:
         words: of the word embedding, by id. tags: by id. table: replacements before words are looked up.
-        cutter: text → tokens.
+        segmenter: text → tokens.
         released: of Baidu's models, or trained on from one. Their tags say where words begin as they stand; every
             character is in a word, and white space is tagged like all else; of the tokens only those of one character
             are replaced before they are looked up. Other models' tags are made BIO tags (`lac.lines.to_bio`), white
             space is not shown to the network, and all tokens are replaced, or if that is unknown looked up as they are.
-        weight: how much a word of the training lines adds to its count in the cutter's dictionary, 0 if nothing. None:
-            the words do not come from the training lines.
+        weight: how much a word of the training lines adds to its count in the segmenter's dictionary, 0 if nothing.
+            None: the words do not come from the training lines.
 
     Raises:
         InputError: there is no word for unknown ones.
@@ -77,11 +77,12 @@ class Dictionaries:
         words: Sequence[str],
         tags: Sequence[str],
         table: Table,
-        cutter: Segmenter,
+        segmenter: Segmenter,
         released: bool = False,
         weight: Optional[int] = None,
     ):
-        self.words, self.tags, self.table, self.cutter, self.weight = list(words), list(tags), table, cutter, weight
+        self.words, self.tags, self.table = list(words), list(tags), table
+        self.segmenter, self.weight = segmenter, weight
         self.released, self.size, unknown = released, len(words), RELEASED_UNKNOWN if released else UNKNOWN
         self.tag_ids = {tag: number for number, tag in enumerate(tags)}
         ids = {word: number for number, word in enumerate(words)}
@@ -110,7 +111,7 @@ class Dictionaries:
 
     def for_other_lines(self) -> "Dictionaries":
         """Return the same for a model that is trained on other lines than those that these were made from."""
-        return Dictionaries(self.words, self.tags, self.table, self.cutter, self.released)
+        return Dictionaries(self.words, self.tags, self.table, self.segmenter, self.released)
 
     # --- tagged lines ---
 
@@ -126,9 +127,9 @@ class Dictionaries:
         texts = [line.text for line in lines]
         if self.weight:
             lower = [{word: self.weight * count for word, count in count_words([line]).items()} for line in lines]
-            cut = self.cutter.cut_many(texts, lower)
+            cut = self.segmenter.cut_many(texts, lower)
         else:
-            cut = self.cutter.cut_many(texts)
+            cut = self.segmenter.cut_many(texts)
         return [self._training_sentence(line, tokens) for line, tokens in zip(lines, cut)]
 
     def _training_sentence(self, line: Line, cut: List[str]) -> Sentence:
@@ -140,7 +141,7 @@ class Dictionaries:
                 token = token or next(rest)
                 pieces.append(token[: len(missing)])
                 token, missing = token[len(missing) :], missing[len(pieces[-1]) :]
-            pieces = segmenters.split_unknown(pieces, self.cutter.tokens)
+            pieces = segmenters.split_unknown(pieces, self.segmenter.tokens)
             tokens += pieces
             tags += self._spelled(line, word, label, len(pieces))
         return Sentence(tokens, tags, line.gold)
@@ -160,7 +161,7 @@ class Dictionaries:
 
     def held_out_sentences(self, lines: Sequence[Line]) -> List[Sentence]:
         """Return lines as the model would get their text; they have no tags."""
-        cut = self.cutter.cut_many([line.text for line in lines])
+        cut = self.segmenter.cut_many([line.text for line in lines])
         return [Sentence(tokens, [], line.gold) for line, tokens in zip(lines, cut)]
 
     def spans(self, tokens: Sequence[str], tag_ids: Iterable[int]) -> List[Span]:
@@ -174,8 +175,8 @@ class Dictionaries:
     # --- files ---
 
     def info(self) -> Dict[str, Any]:
-        """Return what `restore` wants besides words, tags, replacements and the cutter's dictionary."""
-        return {"cutter": self.cutter.kind, "released": self.released, "weight": self.weight}
+        """Return what `restore` wants besides words, tags, replacements and the segmenter's dictionary."""
+        return {"segmenter": self.segmenter.kind, "released": self.released, "weight": self.weight}
 
 
 def restore(
@@ -184,7 +185,7 @@ def restore(
     """Return the dictionaries of a model's folder, `where`.
 
     Args:
-        info: of `Dictionaries.info`. dictionary: of the cutter.
+        info: of `Dictionaries.info`. dictionary: of the segmenter.
 
     Raises:
         InputError: they do not belong together, or the dictionary has a line that is none.
@@ -192,8 +193,8 @@ def restore(
     weight = info["weight"]
     if weight is not None and (type(weight) is not int or weight < 0):
         raise InputError(f"{where}: weight must be a whole number of at least 0, found {weight!r}")
-    cutter = segmenters.make(info["cutter"], dictionary, where, frozenset(words))
-    return Dictionaries(words, tags, table, cutter, info["released"], weight)
+    segmenter = segmenters.make(info["segmenter"], dictionary, where, frozenset(words))
+    return Dictionaries(words, tags, table, segmenter, info["released"], weight)
 
 
 # --- files of tags and replacements ---
@@ -266,18 +267,18 @@ def from_lines(
 
     Args:
         lines: to be trained on.
-        table: replacements; all digits become one besides, as they are for the cutter.
+        table: replacements; all digits become one besides, as they are for the segmenter.
         words: of the word embedding; None: the tokens of the lines.
 
     Raises:
         InputError: jieba, whose dictionary it takes, is not installed.
     """
     counts, weight = mix(count_words(lines), segmenters.jieba_counts(LEAST_COUNT))
-    cutter, table = PathSegmenter(counts, "count"), {**table, **DIGITS}
+    segmenter, table = PathSegmenter(counts, "count"), {**table, **DIGITS}
     if words is None:
-        bare = Dictionaries([UNKNOWN], tags, table, cutter, False, weight)
+        bare = Dictionaries([UNKNOWN], tags, table, segmenter, False, weight)
         words = build_vocabulary(bare.training_sentences(lines), table)
-    return Dictionaries(words, tags, table, cutter, False, weight)
+    return Dictionaries(words, tags, table, segmenter, False, weight)
 
 
 # --- of a release ---

@@ -66,7 +66,7 @@ def _write(model: Model, beside: Path) -> None:
         "tag.dic": "".join(tag + "\n" for tag in model.text.tags),
         "q2b.dic": "".join(f"{chr(key)}\t{value}\n" for key, value in model.text.table.items()),
         tagging.TEXT_FILE: json.dumps(model.text.info()) + "\n",
-        tagging.DICTIONARY: model.text.cutter.dictionary,
+        tagging.DICTIONARY: model.text.segmenter.dictionary,
     }
     if model.elmo_vocabulary:
         texts[tagging.ELMO_VOCABULARY] = model.elmo_vocabulary.text

@@ -172,7 +172,7 @@ def tag_tokens(model: Model, texts: Sequence[str], weigh: Optional[Callable] = N
     Args:
         weigh: function of the word ids and tag ids of sentences → weights of their tokens (`lac/release/rank.py`).
     """
-    all_tokens = model.text.cutter.cut_many(texts)
+    all_tokens = model.text.segmenter.cut_many(texts)
     shown = all_tokens
     if not model.text.released:
         shown = [[token for token in tokens if not token.isspace()] for tokens in all_tokens]
@@ -210,7 +210,7 @@ def model_info(model: Model) -> Dict[str, Any]:
 
 def model_state(model: Model) -> Dict[str, np.ndarray]:
     """Return what `state.npz` holds of a model."""
-    dictionary = np.frombuffer(model.text.cutter.dictionary.encode("utf-8"), dtype=np.uint8)
+    dictionary = np.frombuffer(model.text.segmenter.dictionary.encode("utf-8"), dtype=np.uint8)
     return {"dictionary": dictionary, **elmo_state(model.elmo_vocabulary)}
 
 

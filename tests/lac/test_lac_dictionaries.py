@@ -49,7 +49,7 @@ def test_all_general_words_count_as_much_as_so_many_gold_ones():
 
 def test_a_line_is_cut_as_if_its_own_words_had_not_been_counted(general):
     text = from_lines(lines("研究部署/n", "研究部署/n 年/t", "部/n 署年/t"), TAGS, TABLE)
-    assert text.cutter.cut("研究部署署年") == ["研究部署", "署年"]
+    assert text.segmenter.cut("研究部署署年") == ["研究部署", "署年"]
     found = text.training_sentences(lines("研究部署/n", "研究部署/n 年/t", "部/n 署年/t"))
     assert found[0].words == ["研究部署"]  # the other line has it
     assert (found[2].words, found[2].tags) == (["部", "署", "年"], ["n", "t-B", "t-I"])
@@ -60,7 +60,7 @@ def test_a_line_is_cut_as_if_its_own_words_had_not_been_counted(general):
 
 def test_tokens_are_cut_where_words_end(general):
     text = from_lines(lines("年/t"), TAGS, TABLE)
-    assert text.cutter.cut("研究部署") == ["研究", "部署"]
+    assert text.segmenter.cut("研究部署") == ["研究", "部署"]
     (sentence,) = text.training_sentences(lines("研/v 究部/n 署年/t"))
     assert sentence.words == ["研", "究", "部", "署", "年"]
     assert sentence.tags == ["v", "n-B", "n-I", "t-B", "t-I"]
@@ -108,16 +108,16 @@ def test_a_bilm_s_words_are_looked_up_plain_first_and_digits_last():
 
 def test_what_is_written_is_read_again(general, tmp_path):
     text = from_lines(lines("研究部署/n", "１年/t"), TAGS, TABLE)
-    again = restore(text.info(), text.words, text.tags, text.table, text.cutter.dictionary, tmp_path)
-    assert again.cutter.cut("研究部署１年") == text.cutter.cut("研究部署１年") == ["研究部署", "１年"]
-    assert (again.weight, again.words, again.cutter.counts) == (text.weight, text.words, text.cutter.counts)
+    again = restore(text.info(), text.words, text.tags, text.table, text.segmenter.dictionary, tmp_path)
+    assert again.segmenter.cut("研究部署１年") == text.segmenter.cut("研究部署１年") == ["研究部署", "１年"]
+    assert (again.weight, again.words, again.segmenter.counts) == (text.weight, text.words, text.segmenter.counts)
     bad = [
-        ({"cutter": "x"}, "is to be cut by 'x'; known are characters, jieba, count, length, words"),
+        ({"segmenter": "x"}, "is to be cut by 'x'; known are characters, jieba, count, length, words"),
         ({"weight": -1}, "weight must be a whole number"),
     ]
     for change, message in bad:
         with pytest.raises(InputError, match=message):
-            restore({**text.info(), **change}, text.words, text.tags, text.table, text.cutter.dictionary, tmp_path)
+            restore({**text.info(), **change}, text.words, text.tags, text.table, text.segmenter.dictionary, tmp_path)
     with pytest.raises(InputError, match=f"{tmp_path}: line 1: expected `word count`"):
         restore(text.info(), text.words, text.tags, text.table, "研究\n", tmp_path)
 
@@ -136,7 +136,7 @@ def test_a_line_of_a_release_that_is_none_is_named(tmp_path, name, content, mess
     files = {"word.dic": "0\ta\n1\tOOV\n", "small_seg.dic": "a 3\n", "tag.dic": "0\tn-B\n1\tn-I\n"}
     for file, text in {**files, "q2b.dic": "Ａ\tA\n"}.items():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    assert isinstance(read_release(tmp_path).cutter, PathSegmenter)
+    assert isinstance(read_release(tmp_path).segmenter, PathSegmenter)
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_release(tmp_path)

@@ -32,8 +32,8 @@ def random_model(**elmo):
             parameter.set_value(paddle.randn(parameter.shape))
     tagger.eval()
     table = read_table(ROOT / "lac" / "conf" / "q2b.dic")
-    cutter = PathSegmenter({word: 3 for word in vocabulary.words}, "count")
-    text = Dictionaries(vocabulary.words, tags, table, cutter, weight=2)
+    segmenter = PathSegmenter({word: 3 for word in vocabulary.words}, "count")
+    text = Dictionaries(vocabulary.words, tags, table, segmenter, weight=2)
     return Model(tagging.decoder(tagger), text, vocabulary if elmo else None, tagger)
 
 
@@ -63,7 +63,7 @@ def test_the_exported_program_gives_the_same_tags(tmp_path, name):
     assert len({tag for tags in expected for tag in tags}) > 2
     for name in ("words", "tags", "table"):
         assert getattr(exported.text, name) == getattr(model.text, name)
-    assert exported.text.info() == model.text.info() and exported.text.cutter.counts == model.text.cutter.counts
+    assert exported.text.info() == model.text.info() and exported.text.segmenter.counts == model.text.segmenter.counts
 
 
 def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
