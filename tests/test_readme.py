@@ -15,6 +15,7 @@ from elmo_chinese.training.options import RETIRED, make_parser
 import pytest
 from conftest import ROOT, copy_project, run_python
 
+import bilm
 from benchmarks.screenshots import ask, serve
 
 READMES = [ROOT / "README.md", ROOT / "README_cn.md"]
@@ -143,6 +144,15 @@ def test_every_page_is_linked_and_all_links_lead_somewhere():
     languages = [(pair[0], f"[中文](zh/{pair[0].name})") for pair in DOCS]
     languages += [(pair[1], f"[English](../{pair[0].name})") for pair in DOCS]
     assert [path for path, link in languages if link not in path.read_text(encoding="utf-8")] == []
+
+
+def test_the_pages_of_the_interface_hold_every_public_name(tmp_path):
+    pytest.importorskip("pdoc")
+    assert run_python("benchmarks/api.py", "--output", tmp_path).returncode == 0
+    page = (tmp_path / "bilm.html").read_text(encoding="utf-8")
+    for name in bilm.__all__:
+        assert f'id="{name}"' in page and getattr(bilm, name).__doc__, name
+    assert 'id="LAC.run"' in (tmp_path / "lac" / "release" / "interface.html").read_text(encoding="utf-8")
 
 
 def test_the_reader_benchmark_runs():
