@@ -41,6 +41,7 @@ from elmo_chinese.text.corpus.forms import NAMES
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences
 from elmo_chinese.text.corpus.shards import PARTS, Cut, Seen, ShardWriter, count_in, empty_counts, plot, summarise
 from elmo_chinese.text.corpus.wikipedia import CONVERSIONS, lines_of_article, to_script
+from elmo_chinese.text.jieba_words import rjieba
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, Segmenter, read_counts, segmenter_of
 from elmo_chinese.text.vocabulary import UNKNOWN, Vocabulary, note_path, read_note
@@ -195,6 +196,8 @@ def make_sentences(options) -> None:
     to_script(options.script)  # what is not installed is found at once,
     segmenter = make_segmenter(options.cutter, options.user_dict)  # and so is a wrong dictionary; workers share it
     options.normalise = options.normalise or segmenter.width
+    if segmenter.kind == "jieba" and not options.user_dict and rjieba() is None:
+        say("jieba cuts all words; with rjieba (pip install rjieba) it goes several times as fast, to the same words")
     seen = Seen(options.duplicates_memory) if options.duplicates == "drop" else None
     options.workers = usable_workers(options.workers)
     files, state = open_run(options)

@@ -2,9 +2,9 @@
 
 rjieba is jieba's algorithm in Rust: about ten times as fast, and without its own dictionary of a user's words. Both
 take a text apart into runs of Chinese characters, letters, digits and some signs, and what is between those. They agree
-on runs of Chinese characters alone and on what is between; where letters, digits or signs join a run they do not
-always, so jieba cuts such runs, and all of a text with rare characters, which jieba takes for signs and rjieba for
-Chinese.
+on runs of Chinese characters alone and on what is between. Where letters, digits or signs join a run they do not always:
+`_mixed_runs` does there what jieba does. Texts with rare characters, which jieba takes for signs and rjieba for Chinese,
+are jieba's.
 """
 
 import functools
@@ -20,6 +20,7 @@ RUN = re.compile(r"[\u4E00-\u9FD5a-zA-Z0-9+#&._%\-]+")
 NOT_CHINESE = re.compile(r"[a-zA-Z0-9+#&._%\-]")  # of a run
 RARE = re.compile("[\ud800-\udfff\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 LONGEST_RUN = 2000  # characters that are handed over at once
+PARTS = re.compile(r"[\u4E00-\u9FD5]+|[a-zA-Z0-9+#&._%\-]+")  # of a run
 # What jieba understands of a user's dictionary; anything else it takes for a word nobody writes.
 USER_WORD = re.compile(r"[^\s,，;；]+( \d+)?( [a-zA-Z]+)?")
 
@@ -90,6 +91,7 @@ def cutter(dictionary: str = "", where: str = "", hmm: bool = True) -> Callable[
         hmm: let jieba guess words that are not in its dictionary.
     """
     slow, fast = functools.partial(tokenizer(dictionary, where).cut, HMM=hmm), None if dictionary else rjieba()
+    mixed = _mixed_runs(fast) if fast and hmm else slow
 
     def cut(text: str) -> List[str]:
         if len(text) > LONGEST_RUN and len(bounded(text)) > 1:
@@ -101,9 +103,41 @@ def cutter(dictionary: str = "", where: str = "", hmm: bool = True) -> Callable[
         tokens, place = [], 0
         for run in RUN.finditer(text):
             if NOT_CHINESE.search(run[0]):
-                tokens += fast.cut(text[place : run.start()], hmm)
-                tokens += slow(run[0])
+                if run.start() > place:
+                    tokens += fast.cut(text[place : run.start()], hmm)
+                tokens += mixed(run[0])
                 place = run.end()
-        return tokens + fast.cut(text[place:], hmm)
+        return tokens + fast.cut(text[place:], hmm) if place < len(text) else tokens
+
+    return cut
+
+
+def _mixed_runs(fast) -> Callable[[str], List[str]]:
+    """Return what cuts a run with letters, digits or signs in it as jieba does.
+
+    jieba takes the best path over its dictionary, joins single characters of it that stand side by side, and guesses
+    the words of what is joined. No path crosses from Chinese to letters but by a word that has both: where none is in
+    the run, the path of each Chinese part is that of the part alone, which rjieba knows. Runs with such words are jieba's.
+    """
+    own, final = tokenizer(), importlib.import_module("jieba.finalseg")
+    with_letters = [re.escape(word) for word, count in own.FREQ.items() if count and NOT_CHINESE.search(word)]
+    crossing = re.compile("|".join(sorted(with_letters)))
+    guess = functools.lru_cache(maxsize=2**16)(lambda joined: list(final.cut(joined)))  # 2022年 comes again and again
+
+    def singles(joined: str) -> List[str]:
+        return list(joined) if len(joined) < 2 or own.FREQ.get(joined) else guess(joined)
+
+    def cut(run: str) -> List[str]:
+        if crossing.search(run):
+            return list(own.cut(run))
+        tokens, joined = [], ""
+        for part in PARTS.findall(run):
+            for word in part if NOT_CHINESE.match(part) else fast.cut(part, False):
+                if len(word) == 1:
+                    joined += word
+                else:
+                    tokens += [*singles(joined), word]
+                    joined = ""
+        return tokens + singles(joined)
 
     return cut
