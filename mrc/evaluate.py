@@ -158,10 +158,10 @@ def score(pairs: Iterable[Tuple[str, Sequence[str]]]) -> Scores:
     return Scores(rouge, bleu_4(pairs), f1, em, len(pairs))
 
 
-def describe(figures: Dict[str, float]) -> str:
+def format_scores(scores: Dict[str, float]) -> str:
     """Return scores as text, in per cent."""
     names = {"rouge_l": "Rouge-L", "bleu_4": "BLEU-4", "f1": "F1", "em": "EM"}
-    return "  ".join(f"{shown} {100 * figures[name]:.2f}" for name, shown in names.items())
+    return "  ".join(f"{shown} {100 * scores[name]:.2f}" for name, shown in names.items())
 
 
 # --- the command ---
@@ -183,16 +183,17 @@ def read_predictions(path: str) -> Dict[str, str]:
     Raises:
         InputError: it is neither, an answer is no string, or an id stands there twice.
     """
-    lines = [line for line in lines_of(path) if line.strip()]
+    text = "\n".join(lines_of(path))
+    lines = list(filter(str.strip, text.split("\n")))
     try:
-        try:
-            first = parse(lines[0]) if lines else None
-        except ValueError:  # an object over many lines
-            first = None
+        first = json.loads(lines[0])
+    except (ValueError, IndexError, RecursionError):  # an object over many lines, or none
+        first = None
+    try:
         if isinstance(first, dict) and {"id", "answer"} <= set(first):
             found = _once((get(record, "id", str), record.get("answer")) for record in map(parse, lines))
         else:
-            found = parse("\n".join(lines_of(path)), object_pairs_hook=_once)
+            found = parse(text, object_pairs_hook=_once)
     except ValueError as error:
         raise InputError(f"{path}: {error}")
     if not isinstance(found, dict):

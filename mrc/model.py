@@ -153,14 +153,14 @@ def make_batch(
             texts = [encoded.elmo[number] for number in numbers]
             elmo.append(LayerCache(model.reader.encoder, texts)(range(len(texts)), width))
     most = max(len(encoded.passages[group]) for group in groups)
-    documents, there, first = [], [], 0
+    documents, mask, first = [], [], 0
     for group in groups:
         count = len(encoded.passages[group])
         place = np.arange(most)
         documents += [np.where(place < count, first + place, first)] * len(encoded.questions[group])
-        there += [(place < count).astype(np.float32)] * len(encoded.questions[group])
+        mask += [(place < count).astype(np.float32)] * len(encoded.questions[group])
         first += count
-    return Batch(*(paddle.to_tensor(array) for array in (*arrays, np.array(documents), np.array(there))), *elmo)
+    return Batch(*(paddle.to_tensor(array) for array in (*arrays, np.array(documents), np.array(mask))), *elmo)
 
 
 def best_spans(start: np.ndarray, end: np.ndarray, most: int) -> np.ndarray:
@@ -239,10 +239,10 @@ def _spans_of_many(model: Model, group: Group) -> np.ndarray:
     padded, found = widths(encoded, range(len(passages))), []
     for number, some in enumerate(passages):
         start, end, _ = model.reader.logits(make_batch(model, encoded, [number], padded=padded))
-        found.append([of_one.numpy().reshape([1, len(some), -1]) for of_one in (start, end)])
-    start, end = (np.concatenate(of_one, axis=1).astype(np.float64) for of_one in zip(*found))
+        found.append([logits.numpy().reshape([1, len(some), -1]) for logits in (start, end)])
+    start, end = (np.concatenate(logits, axis=1).astype(np.float64) for logits in zip(*found))
     return best_spans(
-        *(of_one - np.logaddexp.reduce(of_one, axis=None) for of_one in (start, end)), model.limits.answer
+        *(logits - np.logaddexp.reduce(logits, axis=None) for logits in (start, end)), model.limits.answer
     )
 
 

@@ -36,7 +36,7 @@ import paddle.distributed as dist
 
 from bilm import load_encoder
 from mrc import model as reading
-from mrc.evaluate import describe
+from mrc.evaluate import format_scores
 from mrc.model import Model
 from mrc.network import Reader, costs, random_of
 from mrc.options import LIMITS, SIZES, make_parser
@@ -115,13 +115,15 @@ class Reading(task.Task):
 
     def describe_scores(self, figures: Dict[str, float]) -> str:
         """Return the dev figures of a pass as text."""
-        return describe(figures)
+        return format_scores(figures)
 
     def score_test(self, folder: Path) -> Optional[str]:
         """Return the scores of a folder's model on --test_data, as text."""
         if not self.test:
             return None
-        return describe(reading.score_answers(self.test, reading.predict(reading.load(folder), self.test))._asdict())
+        return format_scores(
+            reading.score_answers(self.test, reading.predict(reading.load(folder), self.test))._asdict()
+        )
 
     def model_content(self) -> Tuple[Dict[str, Any], Dict[str, np.ndarray], str]:
         """Return what makes the model again; see `Task.model_content`."""

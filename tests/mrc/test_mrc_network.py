@@ -6,7 +6,7 @@ import pytest
 from conftest import largest_difference
 
 from bilm import ElmoEncoder
-from mrc.evaluate import describe
+from mrc.evaluate import format_scores
 from mrc.network import NEVER, AttentionFlow, Batch, Reader, costs, mask, random_of
 
 QUESTION_LENGTHS, PASSAGE_LENGTHS = np.array([3, 5, 2]), np.array([4, 7, 6])
@@ -166,4 +166,6 @@ def test_the_lookup_has_no_context():
 
 
 def test_scores_are_told_in_per_cent():
-    assert describe(dict(rouge_l=0.5, bleu_4=0.25, f1=1, em=0)) == "Rouge-L 50.00  BLEU-4 25.00  F1 100.00  EM 0.00"
+    assert (
+        format_scores(dict(rouge_l=0.5, bleu_4=0.25, f1=1, em=0)) == "Rouge-L 50.00  BLEU-4 25.00  F1 100.00  EM 0.00"
+    )
