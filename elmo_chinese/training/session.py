@@ -58,6 +58,8 @@ class StopRequest:
             for number in STOPS:
                 if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, self._remember)
+                    if hasattr(signal, "siginterrupt"):  # not Windows; Paddle's store fails where its waiting is cut
+                        signal.siginterrupt(number, False)
 
     def _remember(self, number, frame):
         if self.asked and number == signal.SIGINT:
@@ -198,11 +200,6 @@ def leave() -> None:
     """
     if dist.get_world_size() > 1 and paddle.device.get_device() == "cpu":
         wait_for_all()  # and nobody is waited for any more
-        # The first process holds what the others ask in `wait_for_all`, so it goes last.
-        store, key = collective._default_store, "elmo_chinese/left"
-        store.add(key, int(dist.get_rank() != 0))
-        while dist.get_rank() == 0 and store.add(key, 0) < dist.get_world_size() - 1:
-            time.sleep(0.01)
         sys.stdout.flush()
         sys.stderr.flush()
         store, others = collective._default_store, dist.get_world_size() - 1
