@@ -15,7 +15,8 @@ from pathlib import Path
 from elmo_chinese.command import UNEXPECTED
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.pretrained import read_fluid_variable
-from elmo_chinese.text.vocabulary import Vocabulary
+from elmo_chinese.text.segmenter import segmenter_of
+from elmo_chinese.text.vocabulary import Vocabulary, note_path
 from elmo_chinese.training.metrics import read_metrics
 
 import numpy as np
@@ -387,6 +388,21 @@ def test_words_keep_their_rows_under_another_vocabulary(finished, small, tmp_pat
     with pytest.raises(SystemExit):
         train.main([*run, *weights, *wrong])
     assert "other.txt is not the vocabulary of" in capsys.readouterr().err
+
+
+def test_a_checkpoint_knows_how_its_text_was_cut(small, tmp_path):
+    words = Vocabulary(LM / "vocab.txt").words
+    path, run = tmp_path / "v.txt", tmp_path / "run"
+    path.write_text("".join(word + "\n" for word in words), encoding="utf-8")
+    note = {"kind": "characters", "dictionary": "", "width": "half"}
+    note_path(path).write_text(json.dumps(note), encoding="utf-8")
+    arguments = [*small, "--batch_size", "8", "--vocab_path", str(path), "--para_save_dir", str(run)]
+    train.main([*arguments, "--max_epoch", "0.1"])
+    assert load_encoder(run)[1].note == note
+    note_path(path).unlink()
+    train.main([*arguments, "--max_epoch", "0.5", "--load_dir", "auto"])
+    vocabulary = load_encoder(run)[1]
+    assert vocabulary.note == note and segmenter_of(vocabulary).cut("ＡＢ　中国") == ["A", "B", "中", "国"]
 
 
 def test_a_run_from_weights_is_resumed_by_the_same_command(finished, small, tmp_path, capsys):

@@ -1,10 +1,10 @@
 """jieba's words, by rjieba where that gives the same.
 
 rjieba is jieba's algorithm in Rust: about ten times as fast, and without its own dictionary of a user's words. Both
-take a text apart into runs of Chinese characters, letters, digits and some signs, and what is between those. They agree
-on runs of Chinese characters alone and on what is between. Where letters, digits or signs join a run they do not always:
-`_mixed_runs` does there what jieba does. Texts with rare characters, which jieba takes for signs and rjieba for Chinese,
-are jieba's.
+take a text apart into runs of Chinese characters, letters, digits and some signs, and what is between those. They
+agree on runs of Chinese characters alone and on what is between. Where letters, digits or signs join a run they do not
+always: `_mixed_runs` does there what jieba does. Texts with rare characters, which jieba takes for signs and rjieba for
+Chinese, are jieba's.
 """
 
 import functools
@@ -117,7 +117,8 @@ def _mixed_runs(fast) -> Callable[[str], List[str]]:
 
     jieba takes the best path over its dictionary, joins single characters of it that stand side by side, and guesses
     the words of what is joined. No path crosses from Chinese to letters but by a word that has both: where none is in
-    the run, the path of each Chinese part is that of the part alone, which rjieba knows. Runs with such words are jieba's.
+    the run, the path of each Chinese part is that of the part alone, which rjieba knows. Runs with such words are
+    jieba's.
     """
     own, final = tokenizer(), importlib.import_module("jieba.finalseg")
     with_letters = [re.escape(word) for word, count in own.FREQ.items() if count and NOT_CHINESE.search(word)]
