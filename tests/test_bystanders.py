@@ -15,6 +15,7 @@ import pytest
 from conftest import LM, ROOT
 
 import elmo_embed
+import elmo_publish
 import lac.corpus
 import lac.export
 import lac.train
@@ -79,7 +80,10 @@ COMMANDS = {
         "corpus", INSIDE,
         ("summary.json", "summary.png/", ".unfinished/", "train/part_99999.txt", "dev/.writing", "train"),
     ),
-    "vocabulary": Command(preprocess.main, ("vocabulary", "--input", "TEXT", "--output"), "words.txt", (), ("/",)),
+    "vocabulary": Command(
+        preprocess.main, ("vocabulary", "--input", "TEXT", "--output"), "words.txt", (),
+        ("/", "../words.segmenter.json"),
+    ),
     "embed.npz": Command(
         elmo_embed.main,
         (*CPU, "--checkpoint", LM / "checkpoint", "--vocab_path", LM / "vocab.txt", "--input", "TEXT", "--output"),
@@ -89,6 +93,9 @@ COMMANDS = {
         elmo_embed.main,
         (*CPU, "--checkpoint", LM / "checkpoint", "--vocab_path", LM / "vocab.txt", "--input", "TEXT", "--output"),
         "v.npy", (), ("/", "../v.offsets.npy", "../v.offsets.npy/"),
+    ),
+    "publish": Command(
+        elmo_publish.main, ("--vocab_path", LM / "vocab.txt", LM / "checkpoint"), "m.tar.gz", (), ("", "/"),
     ),
     "lac.corpus": Command(
         lac.corpus.main, ("--input", "LINES", "--dev_lines", "5", "--output"), "parts", INSIDE,

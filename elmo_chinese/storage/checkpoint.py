@@ -273,7 +273,7 @@ def save(
             (beside / VOCABULARY_FILE).write_bytes(vocabulary.encode("utf-8"))
             (beside / INFO_FILE).write_bytes(text.encode("utf-8", "backslashreplace"))  # of names that are not UTF-8
             if note:
-                note_path(beside / VOCABULARY_FILE).write_bytes(json.dumps(note, ensure_ascii=False).encode("utf-8"))
+                note_path(beside / VOCABULARY_FILE).write_bytes(json.dumps(note).encode("utf-8"))
             write_sums(beside, PAYLOAD)
         own = [one for one in all_saved(root) if one.run == run]
         if score:

@@ -12,6 +12,7 @@ from elmo_chinese.training.metrics import read_metrics
 
 import pytest
 from conftest import ROOT
+from test_bystanders import COMMANDS, contents, lay, materials, placed  # noqa: F401
 from test_train import SMALL, assert_same_run, figures, last, start
 
 TRIES = 20
@@ -209,3 +210,42 @@ def test_the_restart_option_brings_the_run_back(whole_of_two, tmp_path, record_p
     outcome = f"the other one is gone after {seconds:.1f} s, the run goes on and ends like an undisturbed one"
     record_property("fault", (f"process {victim} of two killed, `MAX_RESTART=1 sh run.sh`", 1, outcome))
     assert last(root).info["step"] == last(undisturbed).info["step"]
+
+
+# --- among files of others ---
+
+# Runs a command of test_bystanders.py and ends at once, without any clean-up, at the so-manieth rename or deletion.
+AT_A_RENAME = """
+import os, signal, sys
+name, at, output, *materials = sys.argv[1:]
+from test_bystanders import COMMANDS
+left = int(at)
+def hook(event, arguments):
+    global left
+    if event in ("os.rename", "os.remove", "os.rmdir"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+command, known = COMMANDS[name], dict(zip(materials[::2], materials[1::2]))
+sys.addaudithook(hook)
+command.main([*(str(known.get(argument, argument)) for argument in command.arguments), output])
+"""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_among_what_others_have_left(tmp_path, request, record_property, name):
+    known = [str(part) for pair in request.getfixturevalue("materials").items() for part in pair]
+    command, output = COMMANDS[name], tmp_path / COMMANDS[name].output
+    for path in placed(output, command):
+        lay(path)
+    before, kills = contents(tmp_path), 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    for at in (1, 2, 4, 1000):
+        arguments = [sys.executable, "-c", AT_A_RENAME, name, str(at), str(output), *known]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        kills += done.returncode == -signal.SIGKILL
+        after = contents(tmp_path)
+        assert [path for path, content in before.items() if after.get(path, "gone") != content] == [], done.stderr
+    assert kills, done.stderr
+    outcome = f"{len(before)} files of others are as they were, before, after and when it is run again"
+    record_property("fault", (f"`{name}` killed at a rename or deletion", kills, outcome))
