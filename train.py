@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set,
 
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
-from elmo_chinese.network.gradients import SPARSE, Adagrad, all_reduce_sum, data_parallel, share_row_gradients
+from elmo_chinese.network.gradients import SPARSE, all_reduce_sum, data_parallel, make_optimizer, share_row_gradients
 from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.loop import Batch, Progress, Result
 from elmo_chinese.training.metrics import MetricsLog, describe, perplexity
 from elmo_chinese.training.options import make_parser
-from elmo_chinese.training.states import cells_at_clip, reset_rows, warn_of_zero_state, zero_state_ratio
+from elmo_chinese.training.states import cells_at_clip, gather_states, reset_rows, warn_of_zero_state, zero_state_ratio
 
 import numpy as np
 import paddle
@@ -220,49 +220,10 @@ def evaluate(
     }
 
 
-def gather_states(states: States) -> Dict[str, np.ndarray]:
-    """Return the states of all rows of the global batch as arrays, from every process's rows."""
-    parts = states
-    if dist.get_world_size() > 1:
-        parts = []
-        for tensor in states:
-            received = []
-            dist.all_gather(received, tensor)
-            parts.append(paddle.concat(received, axis=1))
-    return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
-
-
-def make_optimizer(name: str, learning_rate: float, parameters: Sequence[paddle.Tensor]) -> paddle.optimizer.Optimizer:
-    """Return the optimizer a flag names. Clipping is done by `scale_gradients`."""
-    common = dict(learning_rate=learning_rate, parameters=parameters)
-    if name == "adagrad":
-        return Adagrad(epsilon=0.0, initial_accumulator_value=1.0, **common)
-    if name == "adam":
-        return paddle.optimizer.Adam(**common)
-    if name == "sgd":
-        return paddle.optimizer.SGD(**common)
-    return paddle.optimizer.RMSProp(**common)
-
-
 def check_resumable(found: Checkpoint) -> None:
     """Raise `CheckpointError` if no run of this program can resume from a checkpoint."""
     contents.check_kind(found, "rows")
     contents.check_info(found, INFO)
-
-
-def keep_rows(options: argparse.Namespace, given: Set[str], found: Checkpoint) -> None:
-    """Choose the batch size and the passes that were not given so that a step has as many rows as before."""
-    rows, processes = found.info["rows"], dist.get_world_size()
-    if "accumulate" not in given:
-        known = "batch_size" in given
-        passes = rows // (processes * options.batch_size) if known else found.info["flags"].get("accumulate", 1)
-        if passes and rows % (processes * passes) == 0:
-            options.accumulate = passes
-            if known and passes > 1:
-                say(f"--accumulate {passes}: so a step has {rows} rows as before")
-    passes = processes * options.accumulate
-    if "batch_size" not in given and rows % passes == 0:
-        options.batch_size = rows // passes
 
 
 def load_vocabulary(options: argparse.Namespace, found: Optional[Checkpoint]) -> Vocabulary:
@@ -296,12 +257,9 @@ def make_readers(
     rows = options.batch_size * options.accumulate
     order = dict(shuffle=options.shuffle, seed=options.random_seed)
     train = BidirectionalReader(options.train_path, vocabulary, rows, options.num_steps, **order, **place)
-    dev = (
-        BidirectionalReader(options.test_path, vocabulary, rows, options.num_steps, **place)
-        if options.test_path
-        else None
-    )
-    return train, dev
+    if not options.test_path:
+        return train, None
+    return train, BidirectionalReader(options.test_path, vocabulary, rows, options.num_steps, **place)
 
 
 def make_model(options: argparse.Namespace, vocabulary: Vocabulary) -> BiLM:
@@ -400,7 +358,7 @@ def set_up(
     session.choose_device(options.use_gpu)
     found, options = session.checkpoint_to_resume(parser, arguments, options, "para_save_dir", check_resumable)
     if found:
-        keep_rows(options, typed, found)
+        session.keep_rows(options, typed, found)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
     lm = make_model(options, vocabulary)

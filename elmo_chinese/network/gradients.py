@@ -48,6 +48,18 @@ class Adagrad(paddle.optimizer.Adagrad):
         return kernels.call("adagrad", [math.prod(parameter.shape)], numbers, [parameter], [gradient], [moment])
 
 
+def make_optimizer(name: str, learning_rate: float, parameters: Sequence[paddle.Tensor]) -> paddle.optimizer.Optimizer:
+    """Return the optimizer a flag names. Clipping is done by `scale_gradients`."""
+    common = dict(learning_rate=learning_rate, parameters=parameters)
+    if name == "adagrad":
+        return Adagrad(epsilon=0.0, initial_accumulator_value=1.0, **common)
+    if name == "adam":
+        return paddle.optimizer.Adam(**common)
+    if name == "sgd":
+        return paddle.optimizer.SGD(**common)
+    return paddle.optimizer.RMSProp(**common)
+
+
 def row_gradient(gradient: paddle.Tensor) -> Tuple[paddle.Tensor, paddle.Tensor]:
     """Return a row-sparse gradient as `(rows [n], values [n, size])`; a row may come more than once."""
     return paddle.to_tensor(gradient.rows()), get_tensor_from_selected_rows(gradient)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from elmo_chinese.command import UNEXPECTED, OptionError
 from elmo_chinese.console import say
@@ -287,3 +287,18 @@ def checkpoint_to_resume(
     checkpoint.claim(root, found)
     wait_for_all()  # the others read the run's id from the file
     return found, options
+
+
+def keep_rows(options: argparse.Namespace, typed: Set[str], found: Checkpoint) -> None:
+    """Choose the batch size and the passes that were not typed so that a step has as many rows as before."""
+    rows, processes = found.info["rows"], dist.get_world_size()
+    if "accumulate" not in typed:
+        known = "batch_size" in typed
+        passes = rows // (processes * options.batch_size) if known else found.info["flags"].get("accumulate", 1)
+        if passes and rows % (processes * passes) == 0:
+            options.accumulate = passes
+            if known and passes > 1:
+                say(f"--accumulate {passes}: so a step has {rows} rows as before")
+    passes = processes * options.accumulate
+    if "batch_size" not in typed and rows % passes == 0:
+        options.batch_size = rows // passes

@@ -6,7 +6,7 @@ the weights are fitted to that, and from zero the same network can stay in anoth
 """
 
 import itertools
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from elmo_chinese.console import say
 from elmo_chinese.network.gradients import all_reduce_sum
@@ -14,6 +14,7 @@ from elmo_chinese.training.metrics import perplexity
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 
 States = Tuple[paddle.Tensor, paddle.Tensor]
 
@@ -40,6 +41,18 @@ def reset_rows(states: Optional[States], share: float, random) -> Optional[State
         return states
     factor = paddle.to_tensor(kept.astype(np.float32))
     return states[0] * factor, states[1] * factor
+
+
+def gather_states(states: States) -> Dict[str, np.ndarray]:
+    """Return the states of all rows of the global batch as arrays, from every process's rows."""
+    parts = states
+    if dist.get_world_size() > 1:
+        parts = []
+        for tensor in states:
+            received = []
+            dist.all_gather(received, tensor)
+            parts.append(paddle.concat(received, axis=1))
+    return {"hidden": parts[0].numpy(), "cell": parts[1].numpy()}
 
 
 def cells_at_clip(states: States, clip: float) -> float:
