@@ -1,17 +1,15 @@
 """Is a review good or bad? A network of your own with ELMo in it, from the text to a program that is served.
 
     python sentiment.py --train train.tsv --test test.tsv --model runs/mine --save sentiment
-    python sentiment.py --train train.tsv --test test.tsv --model runs/mine --save baseline --elmo false
     echo 房间很干净，下次还会来。 | python serve.py sentiment
 
-A line of the files is a label, a tab and a text. --model is what `train.py` or `elmo-publish` made.
-
-Top to bottom: the data, the network, training and scores, the command.
+A line of the files is a label, a tab and a text; --model is what `train.py` or `elmo-publish` made.
+--elmo false trains the same network without ELMo.
 """
 
 import argparse
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -19,15 +17,12 @@ import paddle.nn.functional as F
 
 from bilm import batch_to_ids, elmo_encoder, init_pretraining_params, load_encoder, segmenter_of
 
-# --- the data ---
-
 
 class Reviews(paddle.io.Dataset):
     """Labelled texts, cut into words once: the items are (words, number of the label)."""
 
-    def __init__(self, path, segmenter, labels=None, limit=None, max_words=64):
-        with open(path, encoding="utf-8") as file:
-            rows = [line.rstrip("\n").split("\t", 1) for line in file][:limit]
+    def __init__(self, path, segmenter, labels=None, max_words=64):
+        rows = [line.split("\t", 1) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         self.labels = labels or sorted({label for label, _ in rows})
         self.items = [(segmenter.cut(text)[:max_words], self.labels.index(label)) for label, text in rows]
 
@@ -48,9 +43,6 @@ def batches(reviews, vocabulary, batch_size=32, shuffle=False):
     return paddle.io.DataLoader(reviews, batch_size=batch_size, shuffle=shuffle, collate_fn=collate)
 
 
-# --- the network ---
-
-
 class Network(paddle.nn.Layer):
     """Each word: its ELMo vector beside its word embedding. Each text: the maximum of a convolution over its words."""
 
@@ -60,20 +52,15 @@ class Network(paddle.nn.Layer):
         self.elmo = init_pretraining_params(None, model) if model else None
         width = embed_size + (self.elmo.embedding_dim if model else 0)
         self.convolution = paddle.nn.Conv1D(width, channels, 3, padding=1, data_format="NLC")
-        self.dropout = paddle.nn.Dropout(0.5)
         self.out = paddle.nn.Linear(channels, num_labels)
 
     def forward(self, word_ids, lengths):
         vectors = self.words(word_ids)
         if self.elmo:
             vectors = paddle.concat([elmo_encoder(word_ids, lengths=lengths, encoder=self.elmo), vectors], axis=-1)
-        places = paddle.arange(word_ids.shape[1], dtype="int64").unsqueeze(0)
-        mask = (places < lengths.unsqueeze(1)).astype("float32").unsqueeze(-1)  # [batch, words, 1]
+        mask = (paddle.arange(word_ids.shape[1]) < lengths.unsqueeze(1)).astype("float32").unsqueeze(-1)
         seen = F.relu(self.convolution(vectors * mask)) * mask
-        return self.out(self.dropout(seen.max(axis=1)))  # [batch, labels]
-
-
-# --- training and scores ---
+        return self.out(F.dropout(seen.max(axis=1), 0.5, training=self.training))  # [batch, labels]
 
 
 def train(network, loader, epochs):
@@ -105,22 +92,28 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--elmo", choices=["true", "false"], default="true")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--limit", type=int, help="use so many training lines")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     paddle.seed(options.seed), np.random.seed(options.seed)
     _, vocabulary = load_encoder(options.model)
     segmenter = segmenter_of(vocabulary)
-    reviews = Reviews(options.train, segmenter, limit=options.limit)
+    reviews = Reviews(options.train, segmenter)
     test = batches(Reviews(options.test, segmenter, reviews.labels), vocabulary, 64)
     network = Network(len(vocabulary), len(reviews.labels), options.model if options.elmo == "true" else None)
     train(network, batches(reviews, vocabulary, shuffle=True), options.epochs)
     print(f"accuracy {accuracy(network, test):.2f} % of {len(test.dataset)} texts")
-    spec = [paddle.static.InputSpec([None, None], "int64", "word_ids"), paddle.static.InputSpec([None], "int64", "lengths")]
+    export(network, vocabulary, reviews.labels, Path(options.save))
+
+
+def export(network, vocabulary, labels, folder):
+    """Save the network as a program, and beside it what makes word ids of a text and labels of the answers."""
     network.eval()
-    paddle.jit.save(network, os.path.join(options.save, "network"), input_spec=spec)
-    with open(os.path.join(options.save, "labels.json"), "w", encoding="utf-8") as file:
-        json.dump(reviews.labels, file)
+    shapes = {"word_ids": [None, None], "lengths": [None]}
+    spec = [paddle.static.InputSpec(shape, "int64", name) for name, shape in shapes.items()]
+    paddle.jit.save(network, str(folder / "network"), input_spec=spec)
+    (folder / "vocabulary.txt").write_text(vocabulary.text, encoding="utf-8")
+    (folder / "vocabulary.segmenter.json").write_text(json.dumps(vocabulary.note), encoding="utf-8")
+    (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
 
 
 if __name__ == "__main__":
