@@ -83,7 +83,7 @@ class BiLSTM(nn.Layer):
         precision: str = "float32",
     ):
         super().__init__()
-        self.sparse = sparse
+        self.sparse, self.autograd = sparse, False
         sizes = dict(vocab_size=vocab_size, embed_size=embed_size, hidden_size=hidden_size, num_layers=num_layers)
         for name, value in dict(sizes, cell_clip=cell_clip, proj_clip=proj_clip).items():
             if value <= 0:
@@ -140,7 +140,8 @@ class BiLSTM(nn.Layer):
         for index, layers in enumerate(zip(self.forward_layers, self.backward_layers)):
             inputs = dropout(embedded if from_embeddings else top, index)
             before = (paddle.stack(state[index::count]) for state in (hidden, cell))
-            for results, result in zip((outputs, hiddens, cells), run_directions(layers, inputs, *before)):
+            found = run_directions(layers, inputs, *before, self.autograd)
+            for results, result in zip((outputs, hiddens, cells), found):
                 results.append(result)
             top = outputs[-1] + inputs if index else outputs[-1]
         if in_program():  # which has outputs alone
@@ -289,6 +290,10 @@ class ElmoEncoder(nn.Layer):
         legacy: repeat two faults of the original, to use a task model trained with it: every LSTM layer
             reads the embeddings instead of the layer below, and the backward vectors stay in reading order,
             so that word t is joined with the vector of word n-1-t.
+        autograd: with finetune, leave the LSTMs' backward pass to Paddle's own autograd, some three times as slow.
+            Only so may it run several times (`retain_graph=True`) or be asked for the gradients of some tensors
+            (`paddle.grad`): in Paddle 2.6 a backward pass of our own (`PyLayer`) ends the process there with a
+            segmentation fault. Second derivatives are not to be had: Paddle's operators have none.
 
     Attributes:
         embedding_dim: width of the vectors, 2 · embed_size.
@@ -312,6 +317,7 @@ class ElmoEncoder(nn.Layer):
         end: int = 1,
         l2: float = 0.001,
         legacy: bool = False,
+        autograd: bool = False,
     ):
         super().__init__()
         if not (0 <= dropout < 1 and l2 >= 0 and num_mixes >= 1):
@@ -320,6 +326,7 @@ class ElmoEncoder(nn.Layer):
                 f"{num_mixes}"
             )
         self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip)
+        self.lstm.autograd = autograd
         for parameter in self.lstm.parameters():
             parameter.stop_gradient = not finetune
         self.mixes = nn.LayerList([ScalarMix(num_layers + 1, l2) for _ in range(num_mixes)])
@@ -327,6 +334,10 @@ class ElmoEncoder(nn.Layer):
         self.num_mixes, self.dropout, self.layer_norm, self.l2 = num_mixes, dropout, layer_norm, l2
         self._vocabulary: Optional[Vocabulary] = None
         self.boundaries, self.start, self.end, self.legacy = boundaries, start, end, legacy
+
+    def extra_repr(self) -> str:
+        """Return the number of words, for `print(network)`."""
+        return f"words={self.config['vocab_size']}, embed_size={self.config['embed_size']}"
 
     @property
     def finetune(self) -> bool:

@@ -104,6 +104,37 @@ def test_frozen_unless_finetuned():
         assert (encoder.lstm.embedding.grad is not None) == finetune
 
 
+def test_what_is_trained_is_told_by_the_parameters():
+    encoder = ElmoEncoder(60, 8, 12)
+    assert not encoder.finetune
+    encoder.lstm.forward_layers[1].gate_w.stop_gradient = False  # thawed by hand, from the top on
+    encoder(paddle.to_tensor([[5, 6, 7]])).sum().backward()
+    assert encoder.finetune and encoder.lstm.embedding.grad is None
+    assert float(encoder.lstm.forward_layers[1].gate_w.grad.abs().sum()) > 0
+
+
+def test_printed_networks_show_sizes():
+    shown = str(ElmoEncoder(60, 8, 12))
+    assert "words=60, embed_size=8" in shown and "(0): LSTMP(8, 12, clips=3.0, 3.0)" in shown
+
+
+def test_with_autograd_the_backward_pass_may_run_again_and_be_asked_for_parts():
+    paddle.seed(2)
+    ours = ElmoEncoder(60, 8, 12, finetune=True)
+    theirs = ElmoEncoder(60, 8, 12, finetune=True, autograd=True)
+    theirs.set_state_dict(ours.state_dict())
+    ours.eval(), theirs.eval()
+    ids, lengths = paddle.to_tensor([[5, 6, 7], [8, 9, 0]]), paddle.to_tensor([3, 2])
+    (ours(ids, lengths) ** 2).sum().backward()
+    loss = (theirs(ids, lengths) ** 2).sum()
+    loss.backward(retain_graph=True)
+    for (name, left), (_, right) in zip(ours.named_parameters(), theirs.named_parameters()):
+        assert np.abs(left.grad.numpy() - right.grad.numpy()).max() < 1e-5, name
+    gate_w = theirs.lstm.forward_layers[0].gate_w
+    (gradient,) = paddle.grad(loss, [gate_w])
+    assert np.abs(gradient.numpy() - gate_w.grad.numpy()).max() < 1e-6
+
+
 def test_dropout_in_training_spares_the_word_layer():
     encoder = ElmoEncoder(60, 8, 12)
     layers = paddle.ones([3, 2, 50, 16])

@@ -11,7 +11,7 @@ Inside, tensors are time-major, `[words, batch, size]`, as in `bilm.py`. A unit 
 import itertools
 
 from elmo_chinese.network import kernels
-from elmo_chinese.network.program import Size, in_program, loop, shape
+from elmo_chinese.network.program import Size, in_program, loop, refuse_training, shape
 
 import paddle
 import paddle.nn.functional as F
@@ -187,6 +187,7 @@ class BiGRU(nn.Layer):
         weights = [[getattr(gru, name) for gru in directions] for name in names]
         both = [inputs, reorder(inputs, reverse)]
         if in_program():
+            refuse_training(self, inputs)
             ahead, back = _steps_in_program(both, *weights)
         else:
             ahead, back = _Steps.apply(paddle.is_grad_enabled(), *both, *itertools.chain(*weights))

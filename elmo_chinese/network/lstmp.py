@@ -5,7 +5,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese.network import kernels
 from elmo_chinese.network.precision import matmul
-from elmo_chinese.network.program import in_program, loop, shape
+from elmo_chinese.network.program import in_program, loop, refuse_training, shape
 
 import paddle
 import paddle.nn.functional as F
@@ -290,13 +290,17 @@ class LSTMP(nn.Layer):
         precision: str = "float32",
     ):
         super().__init__()
-        self.precision = precision
+        self.embed_size, self.hidden_size, self.precision = embed_size, hidden_size, precision
         self.cell_clip, self.proj_clip = cell_clip, proj_clip
         xavier = nn.initializer.XavierUniform()
         self.gate_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
         self.recurrent_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
         self.projection_w = self.create_parameter([hidden_size, embed_size], default_initializer=xavier)
         self.bias = self.create_parameter([1, 4 * hidden_size], is_bias=True)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for `print(network)`."""
+        return f"{self.embed_size}, {self.hidden_size}, clips={self.cell_clip}, {self.proj_clip}"
 
     def forward(self, inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor):
         """Run all steps of this direction alone; see `run_directions`, whose first axis is left out."""
@@ -305,7 +309,11 @@ class LSTMP(nn.Layer):
 
 
 def run_directions(
-    layers: Sequence[LSTMP], inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor
+    layers: Sequence[LSTMP],
+    inputs: paddle.Tensor,
+    hidden: paddle.Tensor,
+    cell: paddle.Tensor,
+    autograd: bool = False,
 ) -> Tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """Run all steps of layers of the same sizes that do not depend on each other, at the same time.
 
@@ -314,17 +322,30 @@ def run_directions(
         inputs: float32 `[directions, steps, batch, embed]`.
         hidden, cell: the states before the first step, `[directions, batch, embed]` and `[directions, batch, hidden]`;
             taken as constants (no gradient flows into them) and not clipped.
+        autograd: leave the backward pass to Paddle's own autograd, see `ElmoEncoder`.
 
     Returns:
         the outputs `[directions, steps, batch, embed]`, the last hidden state and the last cell (both detached); in a
         program (`program.py`) the outputs, None and None.
+
+    Raises:
+        RuntimeError: see `refuse_training`.
     """
     clips = (layers[0].cell_clip, layers[0].proj_clip)
     if in_program():
+        for layer in layers:
+            refuse_training(layer, inputs)
         weights = Weights(*([getattr(layer, name) for layer in layers] for name in Weights._fields))
         return _steps_in_program(inputs, weights, hidden, cell, clips), None, None
+    hidden, cell = hidden.detach(), cell.detach()
     weights = [getattr(layer, name) for name in Weights._fields for layer in layers]
-    tensors = inputs.contiguous(), hidden.detach().contiguous(), cell.detach().contiguous()
+    if autograd and paddle.is_grad_enabled():
+        outputs, operands = [], _operands(_by_name(weights, inputs))
+        for gates in paddle.unbind(_projected(inputs, operands)):
+            _, hidden, cell = _step(gates, hidden, cell, operands, clips)
+            outputs.append(hidden)
+        return paddle.stack(outputs, axis=1), hidden.detach(), cell.detach()
+    tensors = inputs.contiguous(), hidden.contiguous(), cell.contiguous()
     keep = paddle.is_grad_enabled()
     precision = layers[0].precision if keep else "float32"
     outputs, hidden, cell = _Steps.apply(clips, keep, precision, *tensors, *weights)

@@ -28,6 +28,19 @@ def shape(tensor: paddle.Tensor) -> List[Size]:
     return [sizes[axis] if size < 0 else int(size) for axis, size in enumerate(tensor.shape)]
 
 
+def refuse_training(layer: paddle.nn.Layer, inputs: paddle.Tensor) -> None:
+    """Raise `RuntimeError` if a recurrence is to be trained in a program: Paddle hands no gradient through its loop.
+
+    Args:
+        layer: with the recurrence's weights, in training mode or not. inputs: of the recurrence.
+    """
+    if layer.training and not all(tensor.stop_gradient for tensor in [inputs, *layer.parameters()]):
+        raise RuntimeError(
+            "a recurrence cannot be trained as a program, as Paddle hands no gradient through its loop; train without "
+            "paddle.jit.to_static, and call eval() of the network before it is saved"
+        )
+
+
 def loop(step: Callable, inputs: paddle.Tensor, *states: paddle.Tensor) -> paddle.Tensor:
     """Run a recurrence in a program.
 
