@@ -3,6 +3,18 @@
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class WithTypes(build_py):
+    """Also installs bilm.py as stubs: a single module cannot say that type checkers may read it (PEP 561)."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib, "bilm-stubs")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "__init__.pyi").write_bytes(Path("bilm.py").read_bytes())
 
 
 def pinned(path, without=()):
@@ -17,11 +29,12 @@ def only(path, name):
 
 
 setup(
+    cmdclass={"build_py": WithTypes},
     extras_require={
         "cpu": pinned("requirements-cpu.txt", without=["visualdl", "jieba"]),
         "gpu": pinned("requirements.txt", without=["visualdl", "jieba"]),
         "visualdl": only("requirements.txt", "visualdl"),
         "wikipedia": only("requirements-dev.txt", "mwparserfromhell") + only("requirements-dev.txt", "opencc"),
         "h5": only("requirements-dev.txt", "h5py"),
-    }
+    },
 )

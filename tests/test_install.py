@@ -44,7 +44,7 @@ def project(installed, tmp_path_factory):
 def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
     names = {path.name for path in installed.iterdir()} - {"bin", "__pycache__"}
     assert {name for name in names if not name.endswith(".dist-info")} == {
-        *("bilm.py", "elmo_embed.py", "elmo_publish.py", "elmo_chinese", "lac", "mrc"),
+        *("bilm.py", "bilm-stubs", "elmo_embed.py", "elmo_publish.py", "elmo_chinese", "lac", "mrc"),
     }
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
@@ -52,6 +52,10 @@ def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
     assert {name for name in inside if "/cpp/" in name} == {
         f"elmo_chinese/network/cpp/{path.name}" for path in CPP.iterdir()
     }
+    # What type checkers look for (PEP 561).
+    assert {f"{name}/py.typed" for name in ("elmo_chinese", "lac", "mrc")} <= inside
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("bilm-stubs/__init__.pyi") == (ROOT / "bilm.py").read_bytes()
     assert {"lac/conf/q2b.dic", "lac/data/tag.dic"} <= inside
     for line in ("Name: elmo-chinese", "Requires-Python: >=3.8", "Requires-Dist: numpy\n", "Requires-Dist: jieba\n"):
         assert line in metadata
