@@ -206,7 +206,7 @@ def read_tags(path: PathLike) -> List[str]:
     Raises:
         InputError: an empty file, a blank line, white space in a tag, a tag that stands there twice.
     """
-    names = [line.rstrip("\r") for line in _lines(path)]
+    names = [line.rstrip("\r") for line in lines_of(path)]
     while names and not names[-1].strip():
         names.pop()
     if not names:
@@ -228,7 +228,7 @@ def read_table(path: PathLike) -> Table:
         InputError: a line is not one character, a tab, and what replaces it; or one stands there twice.
     """
     table: Table = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         columns = line.rstrip("\r").split("\t")
         if columns == [""]:
             continue
@@ -295,14 +295,14 @@ def read_release(conf: Path) -> Dictionaries:
         raise InputError(f"{conf / 'word.dic'}: no token {RELEASED_UNKNOWN} in it")
     path = conf / "small_seg.dic"
     # Tags that say nothing but where words end are those of mode seg.
-    kind, dictionary = ("length", "\n".join(_lines(path))) if any(tag[:-2] for tag in tags) else ("characters", "")
+    kind, dictionary = ("length", "\n".join(lines_of(path))) if any(tag[:-2] for tag in tags) else ("characters", "")
     return Dictionaries(words, tags, table, segmenters.make(kind, dictionary, path, frozenset(words)), True)
 
 
 def _by_id(path: Path) -> List[str]:
     """Return what lines `id<TAB>text` name, by id; of several lines with an id the last one counts."""
     names = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         row = line.rstrip("\r").split("\t")
         if row == [""]:
             continue
@@ -314,5 +314,6 @@ def _by_id(path: Path) -> List[str]:
     return [names[number] for number in range(len(names))]
 
 
-def _lines(path: PathLike) -> List[str]:
+def lines_of(path: PathLike) -> List[str]:
+    """Return the lines of a file of words or tags; one of them may be a blank."""
     return [line for block in read_lines(path) for line in block]

@@ -18,7 +18,7 @@ from elmo_chinese.files import damage
 from elmo_chinese.network import kernels
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import CheckpointError
-from elmo_chinese.text.reading import InputError, read_lines
+from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.vocabulary import Vocabulary
 from elmo_chinese.training.batches import batches_by_length, pad
 from elmo_chinese.training.layers import (
@@ -37,7 +37,7 @@ import paddle
 from bilm import ElmoEncoder
 from lac import dictionaries
 from lac.crf import viterbi
-from lac.dictionaries import Dictionaries, plain_first, read_table, read_tags
+from lac.dictionaries import Dictionaries, lines_of, plain_first, read_table, read_tags
 from lac.lines import Span, spans
 from lac.network import Tagger
 
@@ -244,14 +244,8 @@ def restore(found: checkpoint.Checkpoint, elmo_options: Optional[Dict[str, float
 def _text_of(found: checkpoint.Checkpoint) -> Dictionaries:
     path, info, state = found.path / checkpoint.VOCABULARY_FILE, found.info, found.state
     tags, table = [str(tag) for tag in info["tags"]], {ord(key): str(value) for key, value in info["q2b"].items()}
-    words = _words(path)
     dictionary = bytes(state["dictionary"]).decode("utf-8")
-    return dictionaries.restore(info["text"], words, tags, table, dictionary, found.path)
-
-
-def _words(path: Path) -> List[str]:
-    """Return the lines of a file of words; one of them may be a blank."""
-    return [line for block in read_lines(path) for line in block]
+    return dictionaries.restore(info["text"], lines_of(path), tags, table, dictionary, found.path)
 
 
 def _check_sizes(found, text: Dictionaries, elmo_vocabulary: Optional[Vocabulary]) -> None:
@@ -291,7 +285,7 @@ def load_exported(folder: Path) -> Model:
 
 def _exported_text(folder: Path) -> Dictionaries:
     tags, table = read_tags(folder / "tag.dic"), read_table(folder / "q2b.dic")
-    how, words = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8")), _words(folder / "vocabulary.txt")
+    how, words = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8")), lines_of(folder / "vocabulary.txt")
     counts = (folder / DICTIONARY).read_text(encoding="utf-8")
     return dictionaries.restore(how, words, tags, table, counts, folder / DICTIONARY)
 
