@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set,
 
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import say
-from elmo_chinese.network.gradients import SPARSE, all_reduce_sum, data_parallel, make_optimizer, share_row_gradients
+from elmo_chinese.network.gradients import SPARSE, data_parallel, make_optimizer, share_row_gradients
 from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint, contents
 from elmo_chinese.storage.checkpoint import Checkpoint
@@ -31,7 +31,14 @@ from elmo_chinese.training.flags import TrainingParser
 from elmo_chinese.training.loop import Batch, Progress, Result
 from elmo_chinese.training.metrics import MetricsLog, describe, perplexity
 from elmo_chinese.training.options import make_parser
-from elmo_chinese.training.states import cells_at_clip, gather_states, reset_rows, warn_of_zero_state, zero_state_ratio
+from elmo_chinese.training.states import (
+    cells_at_clip,
+    evaluate,
+    gather_states,
+    reset_rows,
+    warn_of_zero_state,
+    zero_state_ratio,
+)
 
 import numpy as np
 import paddle
@@ -177,47 +184,6 @@ class Pretraining:
             "segmenter": self.vocabulary.note,
         }
         return info, {**self.train_reader.state_dict(), **gather_states(states)}, self.vocabulary.text
-
-
-@paddle.no_grad()
-def evaluate(
-    model: paddle.nn.Layer, reader: BidirectionalReader, unknown: int, asked: Callable[[], bool] = lambda: False
-) -> Optional[Dict[str, float]]:
-    """Return exact perplexities over a whole text; the LSTM state starts at zero and is carried through.
-
-    Args:
-        model: a `BiLM` or a `paddle.DataParallel` around one.
-        reader: of the held-out text, for this process.
-        unknown: id of `<UNK>`.
-        asked: whether this process was asked to stop; looked at with each batch.
-
-    Returns:
-        `perplexity`, `perplexity_forward`, `perplexity_backward` (exp of the mean loss in nats per word, the
-        first over both directions), `tokens` and `unknown_tokens`. None if any process was asked to stop.
-    """
-    model.eval()
-    sums, states = np.zeros(4), None
-    for (x, y, x_reverse, y_reverse), mask in reader.single_pass():
-        if any(all_reduce_sum([float(asked())])):
-            model.train()
-            return None
-        inputs = [paddle.to_tensor(array) for array in (x, y, x_reverse, y_reverse)]
-        forward_losses, backward_losses, states = model(*inputs, states)
-        sums += [
-            forward_losses.numpy()[mask].sum(dtype=np.float64),
-            backward_losses.numpy()[mask].sum(dtype=np.float64),
-            mask.sum(),
-            (y[mask] == unknown).sum(),
-        ]
-    model.train()
-    forward, backward, tokens, unknown_tokens = all_reduce_sum(sums.tolist())
-    return {
-        "perplexity": perplexity((forward + backward) / (2 * tokens)),
-        "perplexity_forward": perplexity(forward / tokens),
-        "perplexity_backward": perplexity(backward / tokens),
-        "tokens": int(tokens),
-        "unknown_tokens": int(unknown_tokens),
-    }
 
 
 def check_resumable(found: Checkpoint) -> None:

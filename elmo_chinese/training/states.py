@@ -1,4 +1,4 @@
-"""LSTM states between the steps of training: rows that start anew, and how to see that a network needs it.
+"""LSTM states between the steps of training, and what a language model is worth from a zero state.
 
 Evaluation and every sentence that gets ELMo vectors start from a zero state. Rows of training that are never put back
 to zero leave it behind for ever: some cells are held where they are once (many at the clip, or a few short of it),
@@ -6,7 +6,7 @@ the weights are fitted to that, and from zero the same network can stay in anoth
 """
 
 import itertools
-from typing import Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from elmo_chinese.console import say
 from elmo_chinese.network.gradients import all_reduce_sum
@@ -59,6 +59,47 @@ def cells_at_clip(states: States, clip: float) -> float:
     """Return the share of all cells, of all processes, that stand at the clip."""
     at_clip, cells = all_reduce_sum([float((states[1].abs() >= clip).sum()), states[1].size])
     return at_clip / cells
+
+
+@paddle.no_grad()
+def evaluate(
+    model: paddle.nn.Layer, reader, unknown: int, asked: Callable[[], bool] = lambda: False
+) -> Optional[Dict[str, float]]:
+    """Return exact perplexities over a whole text; the LSTM state starts at zero and is carried through.
+
+    Args:
+        model: a `BiLM` or a `paddle.DataParallel` around one.
+        reader: a `BidirectionalReader` of the dev text, for this process.
+        unknown: id of `<UNK>`.
+        asked: whether this process was asked to stop; looked at with each batch.
+
+    Returns:
+        `perplexity`, `perplexity_forward`, `perplexity_backward` (exp of the mean loss in nats per word, the
+        first over both directions), `tokens` and `unknown_tokens`. None if any process was asked to stop.
+    """
+    model.eval()
+    sums, states = np.zeros(4), None
+    for (x, y, x_reverse, y_reverse), mask in reader.single_pass():
+        if any(all_reduce_sum([float(asked())])):
+            model.train()
+            return None
+        inputs = [paddle.to_tensor(array) for array in (x, y, x_reverse, y_reverse)]
+        forward_losses, backward_losses, states = model(*inputs, states)
+        sums += [
+            forward_losses.numpy()[mask].sum(dtype=np.float64),
+            backward_losses.numpy()[mask].sum(dtype=np.float64),
+            mask.sum(),
+            (y[mask] == unknown).sum(),
+        ]
+    model.train()
+    forward, backward, tokens, unknown_tokens = all_reduce_sum(sums.tolist())
+    return {
+        "perplexity": perplexity((forward + backward) / (2 * tokens)),
+        "perplexity_forward": perplexity(forward / tokens),
+        "perplexity_backward": perplexity(backward / tokens),
+        "tokens": int(tokens),
+        "unknown_tokens": int(unknown_tokens),
+    }
 
 
 @paddle.no_grad()
