@@ -209,7 +209,6 @@ KERNELS: Dict[str, Kernel] = {
         ],
     ),
     # updates.cc
-    "squares": Kernel((), lambda size: [("numbers", F32, [[size]]), ("sum", F32, [[1]])]),
     "adagrad": Kernel(
         ("rate", "epsilon", "scale"),
         lambda size: [

@@ -1,8 +1,6 @@
-// The norm of gradients and the steps of an optimizer (gradients.py).
+// The steps of an optimizer (gradients.py).
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <vector>
 
 #include "library.h"
 
@@ -24,20 +22,6 @@ void adagrad_part(int64_t size, float rate, float epsilon, float scale, float* _
 }  // namespace
 
 extern "C" {
-
-// The sum of the squares of `size` numbers, put together from the same parts whatever the threads.
-void squares(int64_t size, const float* const* numbers, float* const* sum) {
-  std::vector<double> sums((size + kPart - 1) / kPart);
-  in_parallel(sums.size(), [&](int64_t part) {
-    const float* x = numbers[0] + part * kPart;
-    const int64_t count = std::min(kPart, size - part * kPart);
-    double total = 0.0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < count; ++k) total += static_cast<double>(x[k]) * x[k];
-    sums[part] = total;
-  });
-  sum[0][0] = std::accumulate(sums.begin(), sums.end(), 0.0);
-}
 
 // One step of Adagrad (Duchi et al. 2011) on one parameter, with its gradient times `scale`.
 void adagrad(int64_t size, float rate, float epsilon, float scale, float* const* parameter,

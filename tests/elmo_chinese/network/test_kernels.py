@@ -212,7 +212,6 @@ SIZES = {  # small ones, all different where they may be
     "gru_steps_backward": [2, 3, 5, 4],
     "softmax_losses": [3, 5],
     "softmax_losses_backward": [3, 5],
-    "squares": [6],
     "adagrad": [6],
     "adagrad_rows": [2, 3],
     "tag_sentences": [2, 2, 3, 5, 4, 6],
