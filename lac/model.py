@@ -37,7 +37,7 @@ import paddle
 from bilm import ElmoEncoder
 from lac import dictionaries
 from lac.crf import viterbi
-from lac.dictionaries import Dictionaries, lines_of, plain_first, read_table, read_tags
+from lac.dictionaries import Dictionaries, last_known_piece, lines_of, read_table, read_tags
 from lac.lines import Span, spans
 from lac.network import Tagger
 
@@ -97,9 +97,8 @@ def encode(model: Model, sentences: Iterable[Sequence[str]]) -> Encoded:
     sentences = list(sentences)
     words, elmo = [model.text.word_ids(tokens) for tokens in sentences], None
     if model.elmo_vocabulary:
-        look_up, unknown = plain_first(model.elmo_vocabulary.ids, model.text.table), model.elmo_vocabulary.unknown
-        ids = ([look_up(token) for token in tokens] for tokens in sentences)
-        elmo = [np.array([unknown if one is None else one for one in row], dtype=np.int64) for row in ids]
+        look_up = last_known_piece(model.elmo_vocabulary, model.text.table)
+        elmo = [np.array([look_up(token) for token in tokens], dtype=np.int64) for tokens in sentences]
     return Encoded(words, elmo, np.array([len(tokens) for tokens in sentences], dtype=np.int64))
 
 

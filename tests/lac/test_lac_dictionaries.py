@@ -3,6 +3,7 @@
 from elmo_chinese.text import segmenter as segmenters
 from elmo_chinese.text.reading import InputError
 from elmo_chinese.text.segmenter import CharacterSegmenter, PathSegmenter
+from elmo_chinese.text.vocabulary import vocabulary_from
 
 import pytest
 from conftest import GOLDEN, ROOT
@@ -14,6 +15,7 @@ from lac.dictionaries import (
     Sentence,
     build_vocabulary,
     from_lines,
+    last_known_piece,
     mix,
     plain_first,
     read_release,
@@ -104,6 +106,13 @@ def test_a_form_that_only_the_vocabulary_has_is_found_too():
 def test_a_bilm_s_words_are_looked_up_plain_first_and_digits_last():
     look_up = plain_first({"A": 1, "Ａ": 2, "19": 3, "00年": 4}, {**TABLE, **segmenters.DIGITS})
     assert [look_up(token) for token in ("Ａ", "A", "１９", "19", "１８年", "18年", "B")] == [2, 1, 3, 3, 4, 4, None]
+
+
+def test_a_token_that_the_bilm_does_not_know_stands_as_its_last_known_piece():
+    vocabulary = vocabulary_from(["<S>", "</S>", "<UNK>", "北京", "大学", "市", "Ａ", "1"])
+    look_up = last_known_piece(vocabulary, TABLE)
+    tokens = ["北京", "北京大学", "北京市", "市长", "Ａ座", "长", "1", "９1"]
+    assert vocabulary.decode(map(look_up, tokens)) == ["北京", "大学", "市", "市", "Ａ", "<UNK>", "1", "1"]
 
 
 def test_what_is_written_is_read_again(general, tmp_path):
