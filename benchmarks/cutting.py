@@ -17,7 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 from elmo_chinese.network import kernels  # noqa: E402
 from elmo_chinese.text.reading import read_lines  # noqa: E402
-from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, read_counts  # noqa: E402
+from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, along, read_counts  # noqa: E402
+from elmo_chinese.text.vocabulary import Vocabulary  # noqa: E402
 
 from lac import release  # noqa: E402
 
@@ -57,6 +58,9 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, help="lines of text")
+    parser.add_argument(
+        "--vocab_path", type=Path, default=ROOT / "data" / "vocabulary.txt", help="text is cut along its words, too"
+    )
     options = parser.parse_args()
     lines = lines_of(options.text) if options.text else example_lines()
     import jieba
@@ -67,6 +71,7 @@ def main():
     released = conf / "small_seg.dic"
     cutters = {
         "released LAC": lambda: PathSegmenter(read_counts(released, lines_of(released)), "length", tokens),
+        "a vocabulary's words": lambda: along(Vocabulary(options.vocab_path)),
         "jieba's dictionary": lambda: PathSegmenter(read_counts(path, lines_of(path)), "count"),
     }
     print(f"{len(lines)} lines, {sum(map(len, lines))} characters; {kernels.describe()}\n")
@@ -76,7 +81,7 @@ def main():
     kernels.library = lambda: None
     for name, make in cutters.items():
         measure(f"{name}, in Python", make, lines)
-    measure("jieba itself", JiebaSegmenter, lines)
+    measure("jieba's words, by rjieba if it is installed", JiebaSegmenter, lines)
 
 
 if __name__ == "__main__":
