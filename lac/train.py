@@ -56,17 +56,14 @@ class Text:
     """A tagged text as the network gets it.
 
     Attributes:
-        layers: a `LayerCache` of it; None without ELMo, or if the layers are computed anew each time.
+        texts: see `task.keep_layers`. layers: of them; None without ELMo, or if they are computed anew each time.
     """
 
     def __init__(self, model: Model, sentences: List[Sentence]):
         self.sentences = sentences
         self.encoded = tagging.encode(model, [sentence.words for sentence in sentences])
+        self.texts = self.encoded.elmo and [[ids] for ids in self.encoded.elmo]
         self.layers: Optional[LayerCache] = None
-
-    def keep_layers(self, job: task.Task, name: str) -> None:
-        """Compute the layers of all sentences."""
-        self.layers = task.keep_layers(job, self.encoded.elmo and [[ids] for ids in self.encoded.elmo], name)
 
 
 class Tagging(task.Task):
@@ -261,15 +258,12 @@ def set_up(parser: TrainingParser, arguments: List[str], options: argparse.Names
         read_held_out(options, paths, model.text) if paths else [] for paths in (options.dev_data, options.test_data)
     )
     job = Tagging(options, model, train, Text(model, dev) if dev else None, test, found)
-    hparams = dict(parser.compared(options), elmo=job.network.encoder is not None, train_lines=len(train.sentences))
+    hparams = dict(parser.compared(options), train_lines=len(train.sentences))
     words = sum(len(sentence.words) for sentence in train.sentences)
     text = f"{len(train.sentences)} lines of {words} words to train on, {len(dev)} dev lines"
     lines = [f"text        {text}", f"tags        {len(model.text.tags)}, of {tags_from}"]
     lines += unknown_lines(train.encoded.elmo or [], model.elmo_vocabulary, f"--cutter {options.model_save_dir}")
     task.start(job, hparams, ["epoch/f1", "epoch/segmentation_f1"] if dev else ["epoch/loss"], found, lines)
-    for text, name in ((job.train, "train"), (job.dev, "dev")):  # takes long, so it comes after the report
-        if text:
-            text.keep_layers(job, name)
     return job
 
 

@@ -28,7 +28,7 @@ from elmo_chinese.console import say
 from elmo_chinese.storage.checkpoint import Checkpoint
 from elmo_chinese.training import session, task
 from elmo_chinese.training.flags import TrainingParser
-from elmo_chinese.training.layers import LayerCache, load_elmo, unknown_lines
+from elmo_chinese.training.layers import load_elmo, unknown_lines
 
 import numpy as np
 import paddle
@@ -47,17 +47,13 @@ class Examples:
     """Groups of questions as the network gets them.
 
     Attributes:
-        layers: a `LayerCache` of their texts; None without ELMo, or if the layers are computed anew each time.
+        texts: see `task.keep_layers`. layers: of them; None without ELMo, or if they are computed anew each time.
     """
 
     def __init__(self, model: Model, groups: List[Group]):
         self.groups, self.encoded = groups, reading.encode(model, groups)
         self.questions = sum(len(group.questions) for group in groups)
-        self.layers: Optional[LayerCache] = None
-
-    def keep_layers(self, job: task.Task, name: str) -> None:
-        """Compute the layers of all texts."""
-        self.layers = task.keep_layers(job, self.encoded.elmo, name)
+        self.texts, self.layers = self.encoded.elmo, None
 
 
 class Reading(task.Task):
@@ -189,15 +185,12 @@ def set_up(parser: TrainingParser, arguments: List[str], options: argparse.Names
         read_groups(options, paths, model.limits) if paths else [] for paths in (options.dev_data, options.test_data)
     )
     job = Reading(options, model, train, Examples(model, dev) if dev else None, test, found)
-    hparams = dict(parser.compared(options), elmo=job.network.encoder is not None, questions=train.questions)
+    hparams = dict(parser.compared(options), questions=train.questions)
     passages, asked = sum(len(group.passages) for group in groups), job.dev.questions if job.dev else 0
     text = f"text        {train.questions} questions on {passages} passages to train on, {asked} dev questions"
     ids = itertools.chain.from_iterable(train.encoded.elmo or [])
     lines = [text, *unknown_lines(ids, model.elmo_vocabulary, "(jieba's words)")]
     task.start(job, hparams, ["epoch/rouge_l", "epoch/f1"] if dev else ["epoch/loss"], found, lines)
-    for examples, name in ((job.train, "train"), (job.dev, "dev")):  # takes long, so it comes after the report
-        if examples:
-            examples.keep_layers(job, name)
     return job
 
 

@@ -40,6 +40,7 @@ class Task:
         found: the checkpoint that the run is resumed from, None for a new run.
 
     Attributes:
+        train, dev: the task's own examples (dev: or None), with `texts` (see `keep_layers`) and their `layers`.
         progress: where the run starts.
         first_step: of the first epoch, had the batch size always been today's: 0 unless it was changed.
 
@@ -234,15 +235,23 @@ def check_resumable(found: Checkpoint, entry: str, kind: type) -> None:
 
 
 def start(task: Task, hparams: Dict[str, Any], curves: List[str], found: Optional[Checkpoint], text: List[str]) -> None:
-    """Open the log of a task that is about to be trained, and say what it is.
+    """Open the log of a task that is about to be trained, say what it is, and compute the ELMo layers of its texts.
 
     Args:
         hparams, curves: see `MetricsLog`. text: lines that say what the examples are.
     """
-    if dist.get_rank() > 0:
-        return
-    options, network, progress = task.options, task.network, task.progress
-    task.log = MetricsLog(task.root / "log", checkpoint.run_of(task.root), progress.step, hparams, curves)
+    if dist.get_rank() == 0:
+        hparams = dict(hparams, elmo=task.network.encoder is not None)
+        task.log = MetricsLog(task.root / "log", checkpoint.run_of(task.root), task.progress.step, hparams, curves)
+        report_start(task, found, task.progress, describe_start(task, text))
+    for part, name in ((task.train, "train"), (task.dev, "dev")):  # takes long, so it comes after the report
+        if part:
+            part.layers = keep_layers(task, part.texts, name)
+
+
+def describe_start(task: Task, text: List[str]) -> List[str]:
+    """Return the lines that say what is about to be trained."""
+    options, network = task.options, task.network
     trained = sum(parameter.size for parameter in task.parameters)
     frozen = sum(parameter.size for parameter in network.parameters()) - trained
     lines = [f"network     {', '.join(f'{name} {size}' for name, size in network.config.items())}"]
@@ -252,7 +261,7 @@ def start(task: Task, hparams: Dict[str, Any], curves: List[str], found: Optiona
         lines.append(f"ELMo        {sizes}; {cache}")
     lines += [f"parameters  {trained:,} trained, {frozen:,} frozen", *text]
     lines.append(f"steps       up to {task.total_steps} ({task.steps_per_epoch} an epoch), seed {options.random_seed}")
-    report_start(task, found, progress, lines)
+    return lines
 
 
 def keep_layers(task: Task, texts: Optional[List[List[np.ndarray]]], name: str) -> Optional[LayerCache]:
