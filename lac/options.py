@@ -65,7 +65,7 @@ def make_parser(description: str) -> TrainingParser:
     flag("--crf_learning_rate", positive, 0.2, "multiplier for the CRF")
     flag("--unknown_rate", share, 0.5, "words seen once are read as <UNK> so often, which gives <UNK> a meaning")
 
-    options.add_output(parser, "lac_model")
+    options.add_output(parser, "--model_save_dir", "lac_model", 20, "1")
 
     parser.retire(RETIRED)
     return parser

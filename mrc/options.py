@@ -39,5 +39,5 @@ def make_parser(description: str) -> TrainingParser:
     flag("--score", str, "rouge_l", "which dev score decides", choices=list(QuestionScores._fields))
     flag("--dropout", share, 0.2, "dropped before each GRU, in training")
 
-    options.add_output(parser, "mrc_model")
+    options.add_output(parser, "--model_save_dir", "mrc_model", 20, "1")
     return parser

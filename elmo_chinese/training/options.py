@@ -1,5 +1,7 @@
 """The flags of `train.py`, and those that all programs have which train a task on a frozen biLM."""
 
+from typing import Callable
+
 from elmo_chinese.network.precision import PRECISIONS
 from elmo_chinese.storage import checkpoint
 from elmo_chinese.training.flags import (
@@ -24,10 +26,6 @@ RETIRED = {
     "--data_path": "--train_path, --test_path and --vocab_path name the data",
 }
 
-STEP_TIMEOUT = (
-    "end the process, so that it can be started again, after so many seconds without a step; default: 1800, or 20 "
-    "times the median step if that is longer"
-)
 OF_MODEL = ("embed_size", "hidden_size", "num_layers", "cell_clip", "proj_clip", "optim", "load_pretraining_params")
 OF_START = ("cache_dir", "verify_cache", "batch_size", "accumulate", "use_gpu", "para_save_dir", "load_dir")
 
@@ -85,17 +83,10 @@ def make_parser(description: str) -> TrainingParser:
          choices=[*PRECISIONS])  # fmt: skip
     flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **SWITCH)
 
-    flag = parser.group("output and checkpoints")
-    flag("--para_save_dir", str, "checkpoints",
-         "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL")  # fmt: skip
-    flag("--log_interval", positive_int, 100, "steps between two lines of figures")
-    flag("--step_timeout", positive, None, STEP_TIMEOUT)
+    flag = add_output(parser, "--para_save_dir", "checkpoints", 100, "3")
     flag("--dev_interval", positive_int, 10000, "steps between two evaluations; one more is made at the end")
     flag("--save_interval", positive_int, 10000, "steps between two checkpoints; one more is made at the end")
-    flag("--keep", keep, "3", "so many of the newest checkpoints stay, besides the best one; all: none is deleted")
     flag("--visualdl_embeddings", whole_number, 0, "show the vectors of so many frequent words in VisualDL at the end")
-    flag("--load_dir", str, "",
-         "resume exactly from this checkpoint; auto: from the newest in --para_save_dir, if any")  # fmt: skip
     flag("--load_pretraining_params", str, "",
          "start a new run from these weights: a checkpoint or a Fluid folder; words that both vocabularies have keep "
          "their rows, others start fresh")  # fmt: skip
@@ -104,6 +95,22 @@ def make_parser(description: str) -> TrainingParser:
 
     parser.retire(RETIRED)
     return parser
+
+
+def add_output(parser: TrainingParser, name: str, folder: str, log_interval: int, kept: str) -> Callable[..., None]:
+    """Add where the run is kept, and how it is resumed; return what adds more flags to the group.
+
+    Args:
+        name: of the flag for the folder of the run. folder, log_interval, kept: defaults.
+    """
+    flag = parser.group("output and checkpoints")
+    flag(name, str, folder, "folder of this run: checkpoints, log/ with metrics.jsonl and VisualDL")
+    flag("--log_interval", positive_int, log_interval, "steps between two lines of figures")
+    flag("--step_timeout", positive, None, "end the process, so that it can be started again, after so many seconds "
+         "without a step; default: 1800, or 20 times the median step if that is longer")  # fmt: skip
+    flag("--keep", keep, kept, "so many of the newest checkpoints stay, besides the best one; all: none is deleted")
+    flag("--load_dir", str, "", f"resume exactly from this checkpoint; auto: from the newest in {name}, if any")
+    return flag
 
 
 # --- tasks ---
@@ -142,7 +149,9 @@ def add_elmo(parser: TrainingParser, task: str, dropout: float, dropped: str) ->
          choices=["float32", "float16", "off"])  # fmt: skip
 
 
-def add_training(parser: TrainingParser, examples: str, score: str, max_epoch: int, patience: int) -> object:
+def add_training(
+    parser: TrainingParser, examples: str, score: str, max_epoch: int, patience: int
+) -> Callable[..., None]:
     """Add how long and how fast is trained; return what adds more flags to the group.
 
     Args:
@@ -157,14 +166,3 @@ def add_training(parser: TrainingParser, examples: str, score: str, max_epoch: i
     flag("--base_learning_rate", positive, 1e-3, "of Adam")
     flag("--use_gpu", boolean, None, "default: use a GPU if there is one", **SWITCH)
     return flag
-
-
-def add_output(parser: TrainingParser, folder: str) -> None:
-    """Add where the run is kept, and how it is resumed; `folder` is the default."""
-    flag = parser.group("output and checkpoints")
-    flag("--model_save_dir", str, folder, "folder of this run: checkpoints, the best model, log/")
-    flag("--log_interval", positive_int, 20, "steps between two lines of figures")
-    flag("--step_timeout", positive, None, STEP_TIMEOUT)
-    flag("--keep", keep, "1", "so many of the newest checkpoints stay, besides the best one; all: none is deleted")
-    flag("--load_dir", str, "",
-         "resume exactly from this checkpoint; auto: from the newest in --model_save_dir, if any")  # fmt: skip
