@@ -39,7 +39,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from elmo_chinese import runtime
 from elmo_chinese.command import OptionError, command
-from elmo_chinese.console import Progress, duration, say
+from elmo_chinese.console import Progress, duration, say, size_text
 from elmo_chinese.files import check_apart
 from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
 from elmo_chinese.text.reading import InputError, check_sentences, read_stdin, read_text, words_of
@@ -295,12 +295,6 @@ def expected_bytes(text: Text, encoder: ElmoEncoder, options) -> int:
     return numbers * np.dtype(options.dtype).itemsize + text.lines * FILES[Path(options.output).suffix].line_bytes
 
 
-def size_text(count: int) -> str:
-    """Return a number of bytes for people."""
-    scale, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "KB")
-    return f"{count / scale:,.1f} {unit}"
-
-
 def report_start(options, encoder, text, device) -> None:
     """Print what is about to be computed; raise `OptionError` if there is no room for it."""
     config, expected = encoder.config, expected_bytes(text, encoder, options)
@@ -310,7 +304,8 @@ def report_start(options, encoder, text, device) -> None:
         f"network     {config['num_layers']} layers, embed {config['embed_size']}, hidden {config['hidden_size']}, "
         f"vocabulary {config['vocab_size']}, {'with' if encoder.boundaries else 'without'} <S> and </S>"
     )
-    advice = "--segment cuts raw text as the model's own was; or is the vocabulary one of other text?"
+    advice = "" if options.segment else "--segment cuts raw text as the model's own was; or "
+    advice += "is the vocabulary one of other text?"
     say(f"text        {text.lines:,} lines ({text.empty:,} empty), {text.words:,} words")
     say("unknown     " + unknown_share(text.unknown, text.words, advice))
     say(f"output      about {size_text(expected)}: [{one}] of {options.dtype} a line")
@@ -338,7 +333,7 @@ def run(options) -> None:
     seconds = time.perf_counter() - start
     say(
         f"done        {output} ({size_text(output.stat().st_size)}) in {duration(seconds)}: "
-        f"{text.lines / seconds:,.1f} sentences/s, {text.words / seconds:,.1f} tokens/s"
+        f"{text.lines / seconds:,.0f} sentences/s, {text.words / seconds:,.0f} words/s"
     )
 
 

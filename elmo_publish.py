@@ -18,7 +18,7 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from elmo_chinese.command import OptionError, command
-from elmo_chinese.console import say
+from elmo_chinese.console import say, size_text
 from elmo_chinese.files import check_place, writing
 from elmo_chinese.storage.archive import local_folder
 from elmo_chinese.storage.checkpoint import INFO_FILE, VOCABULARY_FILE
@@ -83,7 +83,11 @@ def run(options) -> None:
             parameters = encoder.lstm.fluid_parameters()
             save_pretrained(folder, parameters, encoder.config, settings, vocabulary, card_of(source, options))
         pack(folder, beside)
-    say(f"published   {output} ({output.stat().st_size / 1e6:,.1f} MB): {len(vocabulary):,} words, {encoder.config}")
+    sizes = encoder.config
+    say(
+        f"published   {output} ({size_text(output.stat().st_size)}): {len(vocabulary):,} words, "
+        f"{sizes['num_layers']} layers, embed {sizes['embed_size']}, hidden {sizes['hidden_size']}"
+    )
 
 
 def make_parser() -> Parser:

@@ -44,7 +44,7 @@ from elmo_chinese.text.corpus.wikipedia import CONVERSIONS, lines_of_article, to
 from elmo_chinese.text.jieba_words import rjieba
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, Segmenter, read_counts, segmenter_of
-from elmo_chinese.text.vocabulary import UNKNOWN, Vocabulary, note_path, read_note
+from elmo_chinese.text.vocabulary import MANY_UNKNOWN, UNKNOWN, Vocabulary, note_path, read_note
 from elmo_chinese.training.flags import Parser, positive_int, share
 
 import numpy as np
@@ -323,7 +323,8 @@ def vocabulary(options) -> None:
             raise InputError(f"no word stands --min_count {options.min_count} times or more in --input; lower it")
         file.writelines(word + "\n" for word in words)
         write_json(note, notes[0] if all(one == notes[0] for one in notes) else None)
-    say(f"{path}: {len(words)} words, {100 * covered:.2f} % of the text covered")
+    advice = "; the rest is <UNK>: with little text lower --min_count" if 1 - covered > MANY_UNKNOWN else ""
+    say(f"{path}: {len(words):,} words, {100 * covered:.2f} % of the text covered{advice}")
 
 
 def _size(text: str) -> int:

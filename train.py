@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from elmo_chinese.command import OptionError, command
-from elmo_chinese.console import say
+from elmo_chinese.console import say, size_text
 from elmo_chinese.network.gradients import SPARSE, data_parallel, make_optimizer, share_row_gradients
 from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint, contents
@@ -295,13 +295,13 @@ def describe_start(job: Pretraining, progress: Progress) -> List[str]:
     # Of a step the backward pass keeps gates, cells and hidden states of each word and layer.
     activations = options.batch_size * options.num_steps * options.num_layers
     activations *= 16 * options.hidden_size + 8 * options.embed_size
-    gigabytes = 4 * (parameters * (1 + COPIES[options.optim]) + activations) / 2**30
+    memory = size_text(4 * (parameters * (1 + COPIES[options.optim]) + activations))
     softmax = f"sampled, {options.n_negative_samples_batch} negatives" if options.sample_softmax else "full"
     at_end = job.words_at_end(progress) / reader.tokens_per_epoch
     lines = [
         f"network     {options.num_layers} layers, embed {options.embed_size}, hidden {options.hidden_size}, "
         f"vocabulary {vocabulary.size}, softmax {softmax}",
-        f"parameters  {parameters:,} (about {gigabytes:.1f} GB with gradients, optimizer and activations)",
+        f"parameters  {parameters:,} (about {memory} of memory with gradients, optimizer and activations)",
         f"text        {reader.tokens_per_epoch:,} words an epoch in {len(reader.text.files)} files"
         + (f", going on in file {int(reader.state_dict()['position'][1]) + 1}" if progress.step else ""),
         f"steps       {progress.step} → {job.total_steps} of {reader.rows} rows × {options.num_steps} words "

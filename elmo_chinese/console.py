@@ -21,6 +21,12 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
 
 
+def size_text(count: int) -> str:
+    """Return a number of bytes for people."""
+    scale, unit = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "KB")
+    return f"{count / scale:,.1f} {unit}"
+
+
 def say(text: str) -> None:
     """Log a line; in a command it is printed for good, over a progress bar if there is one."""
     logger.info(text)
@@ -103,9 +109,11 @@ class Progress:
         tenth = 10 * self.done // self.total
         self.done += amount
         speed = (self.done - self._before) / max(1e-6, time.perf_counter() - self._start)
+        digits = 0 if speed >= 100 * self.scale else 1
+        left = duration((self.total - self.done) / max(1e-6, speed))
         text = (
             f"{note}{self.done // self.scale:,} of {self.total // self.scale:,} {self.unit}  "
-            f"{speed / self.scale:,.1f} {self.unit}/s  left {duration((self.total - self.done) / max(1e-6, speed))}"
+            f"{speed / self.scale:,.{digits}f} {self.unit}/s  left {left}"
         )
         show_progress(min(self.done, self.total), self.total, text)
         if 10 * self.done // self.total > tenth and not on_terminal():

@@ -32,7 +32,7 @@ def publish(run, output, *flags):
 
 def test_it_gives_the_vectors_of_the_run_and_tells_of_it(run, tmp_path, capsys):
     path = publish(run, tmp_path / "model.tar.gz", "--text", "新闻", "--licence", "CC0")
-    assert "published" in capsys.readouterr().out
+    assert "): 60 words, 2 layers, embed 8, hidden 16\n" in capsys.readouterr().out
     published, vocabulary = load_encoder(path)
     of_run, words = load_encoder(run)
     assert (published([[5, 8, 13]]) == of_run([[5, 8, 13]])).all()
@@ -59,7 +59,8 @@ def test_the_originals_format(run, tmp_path):
     for name, parameter in lm.items():
         assert np.array_equal(read_fluid_variable(tmp_path / "out" / name), parameter.numpy())
         assert np.array_equal(paddle.load(str(tmp_path / "out" / name)).numpy(), parameter.numpy())
-    encoder = ElmoEncoder.from_pretrained(path, tmp_path / "out" / "vocabulary.txt")
+    encoder = ElmoEncoder.from_pretrained(path)
+    assert encoder.vocabulary.words == load_encoder(run)[1].words  # it lies beside the variables
     assert (encoder([[5, 8]]) == load_encoder(run)[0]([[5, 8]])).all()
 
 

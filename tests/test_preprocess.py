@@ -309,7 +309,7 @@ def test_vocabulary_command(raw, tmp_path, capsys):
     (raw / "c.txt").write_text("猫 爱 鱼\n猫 爱\n", encoding="utf-8")
     preprocess.main(["vocabulary", "--input", str(raw / "c.txt"), "--output", str(path), "--min_count", "2"])
     assert Vocabulary(path).words == ["<S>", "</S>", "<UNK>", "爱", "猫"]
-    assert "5 words, 80.00 % of the text covered" in capsys.readouterr().out
+    assert "5 words, 80.00 % of the text covered; the rest is <UNK>: with little" in capsys.readouterr().out
 
 
 def test_a_vocabulary_knows_how_its_text_was_cut(raw, tmp_path, capsys):

@@ -82,6 +82,8 @@ def pretrained_info(path: PathLike, vocab_path: Optional[PathLike] = None) -> Pr
     info = (
         _own_info(folder) if (folder / MODEL_FILE).is_file() else PretrainedInfo(_fluid_sizes(folder, path), {}, None)
     )
+    if vocab_path is None and info.vocabulary is None and (folder / VOCABULARY_FILE).is_file():
+        vocab_path = folder / VOCABULARY_FILE  # elmo-publish puts it beside Fluid's variables
     if vocab_path is None:
         return info
     given = Vocabulary(vocab_path)
@@ -306,10 +308,11 @@ def load_pretrained(layer: nn.Layer, path: PathLike, rows: Optional[np.ndarray] 
 def _report(path, arrays, missing, unexpected) -> str:
     line = f"loaded {len(arrays)} parameters from {path}"
     if missing:
-        line += f"; not in it, so they keep their initial values: {', '.join(missing)}"
+        line += f"; not in it, so at their starting values: {', '.join(missing)}"
+    unexpected = [name for name in unexpected if name != VOCABULARY_FILE]
     if unexpected:
         shown = ", ".join(unexpected[:8]) + (" …" if len(unexpected) > 8 else "")
-        line += f"; {len(unexpected)} others there were not used: {shown}"
+        line += f"; not needed: {len(unexpected)} others ({shown})"
     return line
 
 

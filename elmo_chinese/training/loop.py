@@ -354,8 +354,7 @@ def report_end(job: Job, progress: Progress) -> None:
         say(f"best       {best}")
     # In an environment that is not active the name alone would not be found.
     own = Path(sys.executable).with_name("visualdl")
-    visualdl = own if own.exists() and not shutil.which("visualdl") else "visualdl"
-    say(
-        f"curves     {shlex.quote(os.path.relpath(visualdl) if visualdl == own else visualdl)} --logdir "
-        + shlex.quote(os.path.relpath(log))
-    )
+    visualdl = "visualdl"
+    if own.exists() and not shutil.which("visualdl"):
+        visualdl = min(os.path.relpath(own), str(own), key=len)
+    say(f"curves     {shlex.quote(visualdl)} --logdir {shlex.quote(os.path.relpath(log))}")
