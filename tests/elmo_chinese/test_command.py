@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+from elmo_chinese.command import UNEXPECTED, command
+
 import pytest
 from conftest import ROOT
 
@@ -109,3 +111,18 @@ def test_failures_say_where(body, message):
     done = subprocess.run([sys.executable, "-c", code + body], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("-c: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error, shown",
+    [
+        (KeyError("x"), "Traceback"),
+        (OSError("(External) NCCL error(1), unhandled cuda error."), "Traceback"),  # Paddle's name for those of cards
+        (MemoryError(), "error: out of memory\n"),
+    ],
+)
+def test_what_nobody_expected_has_a_code_of_its_own_so_that_a_run_is_started_again(error, shown, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        with command("out"):
+            raise error
+    assert stopped.value.code == UNEXPECTED != 1 and shown in capsys.readouterr().err
