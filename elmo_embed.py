@@ -29,7 +29,6 @@ In Python:
 Top to bottom: sentences to vectors, the text, the command.
 """
 
-import shutil
 import sys
 import tempfile
 import time
@@ -41,7 +40,7 @@ from elmo_chinese import runtime
 from elmo_chinese.command import OptionError, command
 from elmo_chinese.console import Progress, duration, say, size_text
 from elmo_chinese.files import check_apart
-from elmo_chinese.storage.vectors import FILES, Counts, targets_of, writing
+from elmo_chinese.storage.vectors import Counts, targets_of, writing
 from elmo_chinese.text.reading import InputError, check_sentences, read_stdin, read_text, words_of
 from elmo_chinese.text.segmenter import segmenter_of
 from elmo_chinese.text.vocabulary import Vocabulary, unknown_share
@@ -289,15 +288,9 @@ def counts_of(text: Text, pool: str) -> Counts:
     return Counts(text.lines, text.words if pool == "none" else text.lines, pool != "none")
 
 
-def expected_bytes(text: Text, encoder: ElmoEncoder, options) -> int:
-    """Return the size of the output to within a few bytes a line."""
-    numbers = int(np.prod(shape(encoder, 1, options.layers, options.pool))) * counts_of(text, options.pool).rows
-    return numbers * np.dtype(options.dtype).itemsize + text.lines * FILES[Path(options.output).suffix].line_bytes
-
-
 def report_start(options, encoder, text, device) -> None:
-    """Print what is about to be computed; raise `OptionError` if there is no room for it."""
-    config, expected = encoder.config, expected_bytes(text, encoder, options)
+    """Log what is about to be computed."""
+    config = encoder.config
     one = ", ".join(str(size or "words") for size in shape(encoder, 0, options.layers, options.pool))
     say(f"device      {device} ({runtime.SETTINGS})")
     say(
@@ -308,13 +301,7 @@ def report_start(options, encoder, text, device) -> None:
     advice += "is the vocabulary one of other text?"
     say(f"text        {text.lines:,} lines ({text.empty:,} empty), {text.words:,} words")
     say("unknown     " + unknown_share(text.unknown, text.words, advice))
-    say(f"output      about {size_text(expected)}: [{one}] of {options.dtype} a line")
-    free = shutil.disk_usage(Path(options.output).parent).free
-    if expected > free:
-        raise OptionError(
-            f"--output {options.output}: about {size_text(expected)} are needed, {size_text(free)} are free there; "
-            "make room, or take --dtype float16, --layers top or mix, --pool mean or max"
-        )
+    say(f"output      [{one}] of {options.dtype} a line")
 
 
 def run(options) -> None:

@@ -11,9 +11,9 @@ whoever reads it. An `.npy` takes 8 bytes and can be memory-mapped, which is for
 
 import os
 import zipfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, List, NamedTuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 from elmo_chinese import files
 from elmo_chinese.command import OptionError
@@ -30,73 +30,48 @@ class Counts(NamedTuple):
     pooled: bool
 
 
-class NpzFile:
-    """Writes an `.npz`, array by array."""
-
-    suffixes, line_bytes = (".npz",), 236  # what a line takes besides its numbers
-
-    def __init__(self, paths: List[Path], counts: Counts):
-        self._file, self._count = zipfile.ZipFile(paths[0], "w"), 0
-
-    def write(self, array: np.ndarray) -> None:
-        """Append the vectors of the next line."""
-        with self._file.open(f"{self._count}.npy", "w", force_zip64=True) as entry:
-            np.lib.format.write_array(entry, array, allow_pickle=False)
-        self._count += 1
-
-    def close(self) -> None:
-        """Append the directory and close the file."""
-        self._file.close()
+def _write_npz(paths: List[Path], arrays: Iterable[np.ndarray], counts: Counts) -> None:
+    with zipfile.ZipFile(paths[0], "w") as file:
+        for number, array in enumerate(arrays):
+            with file.open(f"{number}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-class H5File:
-    """Writes an `.h5` file, array by array, each a data set."""
+def _write_h5(paths: List[Path], arrays: Iterable[np.ndarray], counts: Counts) -> None:
+    import h5py  # needed here alone
 
-    suffixes, line_bytes = (".h5",), 270
-
-    def __init__(self, paths: List[Path], counts: Counts):
-        import h5py  # needed here alone
-
-        self._file, self._count = h5py.File(paths[0], "w"), 0
-
-    def write(self, array: np.ndarray) -> None:
-        """Append the vectors of the next line."""
-        self._file.create_dataset(str(self._count), data=array)
-        self._count += 1
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    with h5py.File(paths[0], "w") as file:
+        for number, array in enumerate(arrays):
+            file.create_dataset(str(number), data=array)
 
 
-class NpyFile:
-    """Writes one array of all words, `[words, size]` or `[words, layers, size]`; pooled, of all lines."""
-
-    suffixes, line_bytes = (".offsets.npy", ".npy"), 8
-
-    def __init__(self, paths: List[Path], counts: Counts):
-        self._counts, self._count = counts, 0
-        self._offsets = np.zeros(counts.lines + 1, np.int64)
-        self._offsets_file, self._file = (open(path, "wb") for path in paths)
-
-    def write(self, array: np.ndarray) -> None:
-        """Append the vectors of the next line."""
-        rows = np.ascontiguousarray(array[np.newaxis] if self._counts.pooled else np.moveaxis(array, -2, 0))
-        if not self._count:
-            header = np.lib.format.header_data_from_array_1_0(rows)
-            header["shape"] = (self._counts.rows, *rows.shape[1:])
-            np.lib.format.write_array_header_1_0(self._file, header)
-        self._file.write(rows.reshape(-1).view(np.uint8))
-        self._offsets[self._count + 1] = self._offsets[self._count] + len(rows)
-        self._count += 1
-
-    def close(self) -> None:
-        """Write the offsets and close the files."""
-        with self._file, self._offsets_file:
-            np.save(self._offsets_file, self._offsets)
+def _write_npy(paths: List[Path], arrays: Iterable[np.ndarray], counts: Counts) -> None:
+    """Write one array of all words (pooled: lines), `[words, size]` or `[words, layers, size]`, and the offsets."""
+    offsets = np.zeros(counts.lines + 1, np.int64)
+    with open(paths[0], "wb") as offsets_file, open(paths[1], "wb") as file:
+        for number, array in enumerate(arrays):
+            rows = np.ascontiguousarray(array[np.newaxis] if counts.pooled else np.moveaxis(array, -2, 0))
+            if not number:
+                header = np.lib.format.header_data_from_array_1_0(rows)
+                header["shape"] = (counts.rows, *rows.shape[1:])
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows.reshape(-1).view(np.uint8))
+            offsets[number + 1] = offsets[number] + len(rows)
+        np.save(offsets_file, offsets)
 
 
-FILES = {".npz": NpzFile, ".npy": NpyFile, ".h5": H5File}
+class Form(NamedTuple):
+    """How vectors are written: the endings of the files' names, that of the vectors last, and what writes them."""
+
+    suffixes: Tuple[str, ...]
+    write: Callable[[List[Path], Iterable[np.ndarray], Counts], None]
+
+
+FILES = {
+    ".npz": Form((".npz",), _write_npz),
+    ".npy": Form((".offsets.npy", ".npy"), _write_npy),
+    ".h5": Form((".h5",), _write_h5),
+}
 
 
 @contextmanager
@@ -145,27 +120,16 @@ def writing(path: Path) -> Iterator[Callable[[Iterable[np.ndarray], Counts], Non
     Raises:
         OptionError: another ending of the name, or no h5py. InputError: it cannot be written.
     """
-    targets = targets_of(path)
-    kind = FILES[path.suffix]
+    targets, form = targets_of(path), FILES[path.suffix]
     with ExitStack() as stack:
         with _write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             besides = [stack.enter_context(files.writing(target)) for target in targets]
-            kind(besides, Counts(0, 0, False)).close()  # whether it can be is better found out now
+            form.write(besides, [], Counts(0, 0, False))  # whether it can be is better found out now
 
-        def write(arrays, counts):
+        def write(arrays: Iterable[np.ndarray], counts: Counts) -> None:
             with _write_errors(path):
-                file = kind(besides, counts)
-            try:
-                for array in arrays:
-                    with _write_errors(path):
-                        file.write(array)
-            except BaseException:
-                with suppress(OSError):  # what is to be said is said already
-                    file.close()
-                raise
-            with _write_errors(path):
-                file.close()
+                form.write(besides, arrays, counts)
 
         yield write
         with _write_errors(path):

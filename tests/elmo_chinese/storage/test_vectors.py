@@ -7,7 +7,7 @@ import zipfile
 from elmo_chinese import files
 from elmo_chinese.command import OptionError
 from elmo_chinese.storage import vectors
-from elmo_chinese.storage.vectors import Counts, NpzFile, writing
+from elmo_chinese.storage.vectors import Counts, writing
 from elmo_chinese.text.reading import InputError
 
 import numpy as np
@@ -100,29 +100,31 @@ def test_offsets_that_are_of_no_such_output_stay(tmp_path, there):
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_is_said_once(tmp_path, monkeypatch, recwarn, name):
-    kind = vectors.FILES[name[1:]]
+    form = vectors.FILES[name[1:]]
 
-    def on_a_full_disk(paths, counts):
-        return kind(paths if not counts.lines else ["/dev/full"] * len(paths), counts)
+    def on_a_full_disk(paths, arrays, counts):
+        form.write(paths if not counts.lines else ["/dev/full"] * len(paths), arrays, counts)
 
-    for field in ("suffixes", "line_bytes"):
-        setattr(on_a_full_disk, field, getattr(kind, field))
-    monkeypatch.setitem(vectors.FILES, name[1:], on_a_full_disk)
+    monkeypatch.setitem(vectors.FILES, name[1:], form._replace(write=on_a_full_disk))
     with pytest.raises(InputError, match=f"cannot write .*{name}: No space left on device; choose another --output"):
         write(tmp_path / name, [np.ones([2000, 10], "f4")] * 2)
     assert not list(tmp_path.iterdir()) and not recwarn.list
 
 
 def test_an_npz_keeps_some_hundred_bytes_for_each_line(tmp_path):
-    file, array = NpzFile([tmp_path / "a.npz"], Counts(3000, 6000, False)), np.zeros([2, 4], "f4")
-    for _ in range(1000):
-        file.write(array)
-    tracemalloc.start()
-    for _ in range(2000):
-        file.write(array)
-    kept, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    file.close()
+    array, sizes = np.zeros([2, 4], "f4"), []
+
+    def arrays():
+        for number in range(3000):
+            if number == 1000:
+                tracemalloc.start()
+            yield array
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+
+    with writing(tmp_path / "a.npz") as write_all:
+        write_all(arrays(), Counts(3000, 6000, False))
+    kept = sizes[0]
     assert 100 < kept / 2000 < 600
 
 
