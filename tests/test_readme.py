@@ -99,11 +99,14 @@ def test_visualdl_serves_the_numbers_of_metrics_jsonl(project):
 
 
 def test_elmo_in_your_own_model(project, installed, tmp_path):
-    (program,) = blocks(section(READMES[0], "ELMo in your own model"), "python")
+    program = "\n".join(blocks(section(READMES[0], "ELMo in your own model"), "python"))
     shutil.copytree(project / "runs" / "mine", project / "checkpoints", dirs_exist_ok=True)
-    program = program.replace("/path/to/this/clone", str(project)) + "\nprint(list(features.shape))\n"
+    program = (
+        program.replace("/path/to/this/clone", str(project)) + "\nprint(list(vectors.shape), list(features.shape))\n"
+    )
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
-    assert execute(tmp_path, "python program.py", PYTHONPATH=str(installed)).endswith("[2, 4, 256]\n")
+    assert execute(tmp_path, "python program.py", PYTHONPATH=str(installed)).endswith("[2, 4, 128] [2, 4, 256]\n")
+    assert (tmp_path / "my_elmo" / "vocabulary.txt").is_file()
 
 
 def test_vectors_of_a_text(project, installed):
