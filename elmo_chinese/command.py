@@ -27,9 +27,11 @@ class OptionError(UserError, ValueError):
 
 
 def fail(error: object, code: int = 1) -> NoReturn:
-    """End the program with a message instead of a traceback."""
+    """End the program with a message instead of a traceback, after its name as it was typed."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m lac.predict`; None of a file
+    name = spec.name.replace(".__main__", "") if spec else sys.argv[0].rsplit("/", 1)[-1]
     try:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr, flush=True)
+        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
     except OSError:  # nobody can be told but by the code
         to_nowhere(2)
     sys.exit(code)

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from elmo_chinese.command import command
@@ -60,7 +61,9 @@ def _write(model: Model, beside: Path) -> None:
     specs = [InputSpec([None, None], "int64", "word_ids"), InputSpec([None], "int64", "lengths")]
     if model.elmo_vocabulary:
         specs.append(InputSpec([None, None], "int64", "elmo_ids"))
-    paddle.jit.save(network, str(beside / PROGRAM), input_spec=specs)
+    with warnings.catch_warnings():  # that of Paddle's own layers on an attribute of its own tells a user nothing
+        warnings.filterwarnings("ignore", r"The Attr\(force_cpu\)")
+        paddle.jit.save(network, str(beside / PROGRAM), input_spec=specs)
     texts = {
         "vocabulary.txt": tagging.vocabulary_text(model),
         "tag.dic": "".join(tag + "\n" for tag in model.text.tags),

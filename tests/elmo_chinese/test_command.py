@@ -126,3 +126,17 @@ def test_what_nobody_expected_has_a_code_of_its_own_so_that_a_run_is_started_aga
         with command("out"):
             raise error
     assert stopped.value.code == UNEXPECTED != 1 and shown in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed, name",
+    [(["-m", "tools.guess"], "tools.guess"), (["-m", "tools"], "tools"), (["tools/guess.py"], "guess.py")],
+)
+def test_a_failure_starts_with_the_program_as_it_was_typed(tmp_path, typed, name):
+    (tmp_path / "tools").mkdir()
+    for file in ("__main__.py", "guess.py"):
+        text = "from elmo_chinese.command import fail\nfail('wrong')\n"
+        (tmp_path / "tools" / file).write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *typed], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr == f"{name}: error: wrong\n"

@@ -79,9 +79,10 @@ def test_predict_runs_from_an_exported_folder(tmp_path, capsysbinary):
     assert printed == "".join(line + "\n" for line in expected)
 
 
-def test_what_cannot_be_exported_or_loaded_is_named(tmp_path, capsys):
+def test_what_cannot_be_exported_or_loaded_is_named(tmp_path, capsys, recwarn):
     folder = tmp_path / "out"
     export.save(random_model(), folder)
+    assert [str(one.message) for one in recwarn if "force_cpu" in str(one.message)] == []
 
     def message(program, *arguments):
         with pytest.raises(SystemExit) as stopped:
