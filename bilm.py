@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from elmo_chinese.network.language_model import BiLM, BiLSTM
+from elmo_chinese.network.lstmp import float32
 from elmo_chinese.network.program import as_it_is, in_program, shape
 from elmo_chinese.network.step_random import StepRandom, fresh_random
 from elmo_chinese.storage.pretrained import (
@@ -68,15 +69,17 @@ class ScalarMix(nn.Layer):
         """Return the mix of tensors of one shape; ValueError if they are not as many as it was made for."""
         if len(layers) != self.ELMo_w.shape[0]:
             raise ValueError(f"this mixes {self.ELMo_w.shape[0]} layers, but got {len(layers)}")
-        weights = F.softmax(self.ELMo_w)
-        return self.ELMo_gamma * paddle.add_n([layer * weight for layer, weight in zip(layers, weights)])
+        gamma, weights = float32(self.ELMo_gamma), F.softmax(float32(self.ELMo_w))
+        mixed = gamma * paddle.add_n([layer * weight for layer, weight in zip(layers, weights)])
+        return mixed if self.ELMo_gamma.dtype == paddle.float32 else mixed.astype(self.ELMo_gamma.dtype)
 
 
 class ElmoEncoder(nn.Layer):
     """Word ids to ELMo vectors: a pretrained `BiLSTM`, whose layers are mixed by trained weights.
 
-    A sentence gets the same vectors alone or in any batch, order and padding: states start at zero in
-    every call, padding is known from the lengths alone, and the backward LSTM starts at the last word.
+    A sentence gets the same vectors alone or in any batch, order and padding: states start at zero in every call,
+    padding is known from the lengths alone, and the backward LSTM starts at the last word. The biLM is float32; the
+    vectors have the type of the mix's parameters: Paddle's default, or what `to(dtype=…)` of the network set.
 
     Args:
         vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip: see `BiLSTM`.
@@ -92,8 +95,8 @@ class ElmoEncoder(nn.Layer):
             so that word t is joined with the vector of word n-1-t.
         autograd: with finetune, leave the LSTMs' backward pass to Paddle's own autograd, some three times as slow.
             Only so may it run several times (`retain_graph=True`) or be asked for the gradients of some tensors
-            (`paddle.grad`): in Paddle 2.6 a backward pass of our own (`PyLayer`) ends the process there with a
-            segmentation fault. Second derivatives are not to be had: Paddle's operators have none.
+            (`paddle.grad`); otherwise that is an error, as Paddle runs a backward pass of our own (`PyLayer`) once.
+            Second derivatives are not to be had: Paddle's operators have none.
 
     Attributes:
         embedding_dim: width of the vectors, 2 · embed_size.
@@ -121,10 +124,8 @@ class ElmoEncoder(nn.Layer):
     ):
         super().__init__()
         if not (0 <= dropout < 1 and l2 >= 0 and num_mixes >= 1):
-            raise ValueError(
-                f"dropout must be at least 0 and below 1, l2 at least 0, num_mixes at least 1; got {dropout}, {l2} and "
-                f"{num_mixes}"
-            )
+            wanted = "dropout must be at least 0 and below 1, l2 at least 0, num_mixes at least 1"
+            raise ValueError(f"{wanted}; got {dropout}, {l2} and {num_mixes}")
         self.lstm = BiLSTM(vocab_size, embed_size, hidden_size, num_layers, cell_clip, proj_clip)
         self.lstm.autograd = autograd
         for parameter in self.lstm.parameters():
@@ -213,9 +214,7 @@ class ElmoEncoder(nn.Layer):
 
     @as_it_is
     def mix(self, layers: paddle.Tensor, random: Optional[StepRandom] = None):
-        """Return the mix of what `layers` returned: float32 `[batch, words, embedding_dim]`.
-
-        With `num_mixes` above 1, a list of them.
+        """Return the mix of what `layers` returned, `[batch, words, embedding_dim]`; a list if `num_mixes` is above 1.
 
         Args:
             random: where dropout comes from in training mode; None draws from Paddle's generator.

@@ -279,3 +279,44 @@ def test_an_encoder_from_our_own_checkpoint_brings_its_vocabulary(tmp_path):
 def test_a_folder_that_is_no_model_is_an_error(tmp_path):
     with pytest.raises(PretrainedError, match="no embedding_para in it"):
         load_encoder(tmp_path)
+
+
+def test_a_second_backward_pass_is_an_error_instead_of_the_end_of_the_process():
+    encoder = ElmoEncoder(60, 8, 12, finetune=True)
+    ids = paddle.to_tensor([[5, 6, 7]])
+    message = "a second backward pass through a finetuned biLM is not possible.*autograd=True"
+    loss = encoder(ids).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(OSError, match=message):  # Paddle's wrapping of what a hook raises
+        loss.backward()
+    vectors = encoder(ids)
+    vectors.sum().backward(retain_graph=True)
+    with pytest.raises(OSError, match=message):
+        (vectors**2).sum().backward()
+    vectors = encoder(ids)
+    paddle.grad(vectors.sum(), vectors, retain_graph=True)  # does not reach the biLM
+    with pytest.raises(OSError, match="paddle.grad through a finetuned biLM"):
+        paddle.grad(vectors.sum(), encoder.lstm.forward_layers[0].gate_w)
+    (encoder(ids).sum() + encoder(ids).mean()).backward()  # several calls, one pass
+
+
+@pytest.mark.parametrize("how", ["default", "to", "float16"])
+def test_in_a_network_of_another_type_the_bilm_stays_float32_and_the_vectors_follow(how, encoder, tmp_path):
+    ids, lengths = paddle.to_tensor([[5, 6, 7], [8, 9, 0]]), paddle.to_tensor([3, 2])
+    right, dtype = encoder(ids, lengths).numpy(), "float16" if how == "float16" else "float64"
+    if how == "default":
+        paddle.set_default_dtype("float64")
+    try:
+        other = load_encoder(LAC / "elmo_checkpoint", finetune=True)[0]
+        network = paddle.nn.Sequential(other, paddle.nn.Linear(16, 2))
+        if how != "default":
+            network.to(dtype=dtype)
+        vectors = other(ids, lengths)
+        if dtype == "float64":  # what Paddle has on CPUs
+            network.train()
+            network(ids).sum().backward()
+            assert float(other.lstm.forward_layers[0].gate_w.grad.astype("float64").abs().sum()) > 0
+    finally:
+        paddle.set_default_dtype("float32")
+    assert str(vectors.dtype).endswith(dtype), vectors.dtype
+    assert largest_difference(vectors.astype("float32").numpy(), right) < (2e-2 if how == "float16" else 1e-6)

@@ -8,7 +8,7 @@ the same answer.
 
 from typing import Dict, Optional, Sequence, Tuple
 
-from elmo_chinese.network.lstmp import LSTMP, run_directions
+from elmo_chinese.network.lstmp import LSTMP, float32, run_directions
 from elmo_chinese.network.program import in_program
 from elmo_chinese.network.softmax import full_softmax_losses, log_uniform_sample, sampled_softmax_losses
 from elmo_chinese.network.step_random import StepRandom, fresh_random
@@ -23,6 +23,8 @@ States = Tuple[paddle.Tensor, paddle.Tensor]
 
 class BiLSTM(nn.Layer):
     """Word embedding and the LSTM layers of both directions: what a task takes over from a language model.
+
+    It computes in float32, whatever Paddle's default type is, and whatever `to(dtype=…)` made of the parameters.
 
     Args:
         vocab_size: number of words.
@@ -54,7 +56,7 @@ class BiLSTM(nn.Layer):
                 raise ValueError(f"{name} must be positive, got {value}")
         self.config = dict(sizes, cell_clip=cell_clip, proj_clip=proj_clip)
         self.embedding = self.create_parameter(
-            [vocab_size, embed_size], default_initializer=nn.initializer.XavierUniform()
+            [vocab_size, embed_size], dtype="float32", default_initializer=nn.initializer.XavierUniform()
         )
         clips = (cell_clip, proj_clip, precision)
         self.forward_layers = nn.LayerList([LSTMP(embed_size, hidden_size, *clips) for _ in range(num_layers)])
@@ -76,8 +78,8 @@ class BiLSTM(nn.Layer):
         """Return zero states `(hidden [2·layers, batch, embed], cell [2·layers, batch, hidden])`."""
         layers = 2 * self.config["num_layers"]
         return (
-            paddle.zeros([layers, batch, self.config["embed_size"]]),
-            paddle.zeros([layers, batch, self.config["hidden_size"]]),
+            paddle.zeros([layers, batch, self.config["embed_size"]], "float32"),
+            paddle.zeros([layers, batch, self.config["hidden_size"]], "float32"),
         )
 
     def forward(self, word_ids: Sequence[paddle.Tensor], states: States, dropout=None, from_embeddings: bool = False):
@@ -98,7 +100,7 @@ class BiLSTM(nn.Layer):
         dropout = dropout or (lambda tensor, number: tensor)
         count = len(self.forward_layers)
         ids = paddle.stack(list(word_ids)).transpose([0, 2, 1])
-        embedded = top = F.embedding(ids, self.embedding, sparse=self.sparse)
+        embedded = top = float32(F.embedding(ids, self.embedding, sparse=self.sparse))
         hidden, cell = (paddle.unbind(state, axis=0) for state in states)
         outputs, hiddens, cells = [], [], []
         for index, layers in enumerate(zip(self.forward_layers, self.backward_layers)):

@@ -1,7 +1,9 @@
 """One LSTM layer with projection and clips: the inner loop of everything here."""
 
+import inspect
+import sys
 from contextlib import suppress
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from elmo_chinese.network import kernels
 from elmo_chinese.network.precision import matmul
@@ -54,7 +56,7 @@ def _new_gates(shape):
             gates = _used_gates.pop()  # in one go: other threads may look for gates at the same time
             if gates.shape == shape:
                 return gates
-    return paddle.empty(shape)
+    return paddle.empty(shape, "float32")
 
 
 def _steps_in_cpp(inputs, weights, hidden, cell, clips, keep, precision="float32"):
@@ -63,7 +65,7 @@ def _steps_in_cpp(inputs, weights, hidden, cell, clips, keep, precision="float32
     inputs, hidden, cell = (paddle.unbind(tensor, axis=0) for tensor in (inputs, hidden, cell))
     gates = [_new_gates([held, batch, 4 * size]) for _ in inputs]
     shapes = [steps + 1, batch, embed], [held + 1, batch, size]
-    kept = Kept(gates, *([paddle.empty(shape) for _ in inputs] for shape in shapes))
+    kept = Kept(gates, *([paddle.empty(shape, "float32") for _ in inputs] for shape in shapes))
     sizes = [directions, steps, batch, embed, size, int(keep), int(precision == "bfloat16")]
     kernels.call("lstm_steps", sizes, clips, inputs, *weights, hidden, cell, *kept[:3])
     last = (paddle.stack([tensor[-1] for tensor in tensors]) for tensors in kept[1:3])
@@ -74,9 +76,9 @@ def _gradients_in_cpp(inputs, d_outputs, kept, weights, clips, wanted, precision
     directions, steps, batch, embed = d_outputs.shape
     size = kept.cells[0].shape[-1]
     d_outputs = paddle.unbind(d_outputs.contiguous(), axis=0)
-    d_projected = [paddle.empty([steps, batch, embed]) for _ in d_outputs]
-    d_inputs = paddle.empty([directions, steps, batch, embed]) if wanted else None
-    d_bias = [paddle.empty([1, 4 * size]) for _ in d_outputs]
+    d_projected = [paddle.empty([steps, batch, embed], "float32") for _ in d_outputs]
+    d_inputs = paddle.empty([directions, steps, batch, embed], "float32") if wanted else None
+    d_bias = [paddle.empty([1, 4 * size], "float32") for _ in d_outputs]
     read = [d_outputs, *weights[:3], kept.hiddens, kept.cells]
     into = [kept.gates, d_projected, paddle.unbind(d_inputs, axis=0) if wanted else [None] * directions, d_bias]
     sizes = [directions, steps, batch, embed, size, int(precision == "bfloat16")]
@@ -122,7 +124,7 @@ class _Operands(NamedTuple):
 
 
 def _operands(weights):
-    one = paddle.ones([1])
+    one = paddle.ones([1], "float32")
     size = weights.projection_w[0].shape[0]
     halves = F.pad(one.expand([size]), [0, 3 * size], value=0.5)
     gate_w, bias = ([weight * halves for weight in group] for group in (weights.gate_w, weights.bias))
@@ -225,7 +227,8 @@ def _gradients_in_paddle(inputs, d_outputs, kept, weights, clips, wanted, precis
     pairs = (inputs.flatten(1, 2), d_gates), (hiddens, d_gates), (projected, d_projections)
     d_weights = [paddle.matmul(*pair, transpose_x=True) for pair in pairs]
     # Column sums: as a product they take a tenth of the time.
-    d_weights.append(paddle.matmul(paddle.ones([d_gates.shape[0], 1, d_gates.shape[1]]), d_gates))
+    ones = paddle.ones([d_gates.shape[0], 1, d_gates.shape[1]], "float32")
+    d_weights.append(paddle.matmul(ones, d_gates))
     return d_inputs, *(direction for d_weight in d_weights for direction in paddle.unbind(d_weight, axis=0))
 
 
@@ -249,13 +252,39 @@ class _Steps(PyLayer):
     @staticmethod
     def backward(ctx, d_outputs, *_):
         kept, ctx.kept = ctx.kept, None
-        if kept is None:
-            raise RuntimeError("the backward pass of an LSTM layer can run only once: it uses up what forward kept")
         inputs, *weights = ctx.saved_tensor()
         gradients, wanted = _gradients_in_cpp if kernels.library() else _gradients_in_paddle, not inputs.stop_gradient
         d = gradients(inputs, d_outputs, kept, _by_name(weights, inputs), ctx.clips, wanted, ctx.precision)
         # Paddle refuses a gradient of what has none.
         return d[0], None, None, *(None if frozen else d_weight for frozen, d_weight in zip(ctx.frozen, d[1:]))
+
+
+def _once() -> Callable[[paddle.Tensor], None]:
+    """Return a hook for the gradient of what `_Steps` gives: it raises `RuntimeError` where Paddle would crash.
+
+    Paddle frees the context of a `PyLayer` after its first backward pass, and copies it wrongly in `paddle.grad`; what
+    follows is a segmentation fault before `backward` is called. Hooks are called before that.
+    """
+    passes = []
+
+    def check(gradient):
+        frame = sys._getframe(1)
+        while frame and frame.f_code is not inspect.unwrap(paddle.grad).__code__:
+            frame = frame.f_back
+        if frame or passes:
+            found = "paddle.grad" if frame else "a second backward pass"
+            raise RuntimeError(
+                f"{found} through a finetuned biLM is not possible: its own backward pass runs once, in backward(). "
+                "Add losses up before backward(), or make the encoder with autograd=True (slower)"
+            )
+        passes.append(gradient.shape)
+
+    return check
+
+
+def float32(tensor: paddle.Tensor) -> paddle.Tensor:
+    """Return a tensor in the type that the kernels compute in; a parameter has another after `Layer.to(dtype=…)`."""
+    return tensor if tensor.dtype == paddle.float32 else tensor.astype("float32")
 
 
 def _by_name(weights, inputs):
@@ -293,10 +322,14 @@ class LSTMP(nn.Layer):
         self.embed_size, self.hidden_size, self.precision = embed_size, hidden_size, precision
         self.cell_clip, self.proj_clip = cell_clip, proj_clip
         xavier = nn.initializer.XavierUniform()
-        self.gate_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
-        self.recurrent_w = self.create_parameter([embed_size, 4 * hidden_size], default_initializer=xavier)
-        self.projection_w = self.create_parameter([hidden_size, embed_size], default_initializer=xavier)
-        self.bias = self.create_parameter([1, 4 * hidden_size], is_bias=True)
+        self.gate_w = self.create_parameter([embed_size, 4 * hidden_size], dtype="float32", default_initializer=xavier)
+        self.recurrent_w = self.create_parameter(
+            [embed_size, 4 * hidden_size], dtype="float32", default_initializer=xavier
+        )
+        self.projection_w = self.create_parameter(
+            [hidden_size, embed_size], dtype="float32", default_initializer=xavier
+        )
+        self.bias = self.create_parameter([1, 4 * hidden_size], dtype="float32", is_bias=True)
 
     def extra_repr(self) -> str:
         """Return the sizes, for `print(network)`."""
@@ -335,10 +368,10 @@ def run_directions(
     if in_program():
         for layer in layers:
             refuse_training(layer, inputs)
-        weights = Weights(*([getattr(layer, name) for layer in layers] for name in Weights._fields))
+        weights = Weights(*([float32(getattr(layer, name)) for layer in layers] for name in Weights._fields))
         return _steps_in_program(inputs, weights, hidden, cell, clips), None, None
     hidden, cell = hidden.detach(), cell.detach()
-    weights = [getattr(layer, name) for name in Weights._fields for layer in layers]
+    weights = [float32(getattr(layer, name)) for name in Weights._fields for layer in layers]
     if autograd and paddle.is_grad_enabled():
         outputs, operands = [], _operands(_by_name(weights, inputs))
         for gates in paddle.unbind(_projected(inputs, operands)):
@@ -349,4 +382,6 @@ def run_directions(
     keep = paddle.is_grad_enabled()
     precision = layers[0].precision if keep else "float32"
     outputs, hidden, cell = _Steps.apply(clips, keep, precision, *tensors, *weights)
+    if not outputs.stop_gradient:
+        outputs.register_hook(_once())
     return outputs, hidden.detach(), cell.detach()

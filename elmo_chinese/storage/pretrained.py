@@ -301,7 +301,7 @@ def load_pretrained(layer: nn.Layer, path: PathLike, rows: Optional[np.ndarray] 
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise PretrainedError(f"{path}/{name}: not all of it is finite numbers; the file is damaged, get it again")
     for name, array in arrays.items():
-        parameters[name].set_value(array.astype(np.float32))
+        parameters[name].set_value(paddle.to_tensor(array.astype(np.float32)).astype(parameters[name].dtype))
     say(_report(path, arrays, missing, unexpected))
 
 
