@@ -358,7 +358,7 @@ def main(arguments=None) -> None:
         help="what cuts words: the folder of a biLM or tagger (as its text was cut), a vocabulary (along its words), "
         "a dictionary (`word count` on each line), or lac; none: jieba",
     )
-    make.add_argument("--user_dict", help="words for jieba, UTF-8: `word [count] [tag]` on each line")
+    make.add_argument("--user_dict", help="words for jieba, UTF-8: a word a line (or `word count tag`)")
     make.add_argument(
         "--duplicates",
         choices=["drop", "keep"],

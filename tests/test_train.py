@@ -313,6 +313,8 @@ def test_resuming_takes_saved_flags_and_the_command_line_wins(small, tmp_path, c
     train.main([*run, "--load_dir", "auto", "--max_epoch", "2", "--learning_rate", "0.05", "--use_gpu", "false"])
     printed = capsys.readouterr().out
     assert "max_epoch 1.0 → 2.0" in printed and "learning_rate 0.2 → 0.05" in printed
+    train.main([*run, "--load_dir", "auto", "--max_epoch", "1"])  # less than it had
+    assert "and a larger --max_epoch than 2\n" in capsys.readouterr().out
     records = figures(tmp_path / "run")
     assert {record["learning_rate"] for record in records if record["kind"] == "train"} == {0.2, 0.05}
     assert last(tmp_path / "run").info["flags"]["num_steps"] == 5

@@ -345,7 +345,8 @@ def report_end(job: Job, progress: Progress) -> None:
     again = f"the same `{script} …`" if script else "the same command, --load_dir auto"
     if is_over(job, progress):
         more = "--max_epoch" if job.patience == math.inf else "--max_epoch or --patience"
-        say(f"trained to step {progress.step}; more with {again} and a larger {more} than {job.options.max_epoch:g}")
+        passes = max(job.options.max_epoch, math.floor(job.epoch(progress)))  # it may have had more of them before
+        say(f"trained to step {progress.step}; more with {again} and a larger {more} than {passes:g}")
     else:
         say(f"asked to stop: saved step {progress.step}; resume with {again}")
     say(f"checkpoint {next(checkpoint.candidates(job.root))}\nlogs       {log}")
