@@ -118,6 +118,24 @@ def test_printed_networks_show_sizes():
     assert "words=60, embed_size=8" in shown and "(0): LSTMP(8, 12, clips=3.0, 3.0)" in shown
 
 
+def test_summary_counts_all_parameters_and_hooks_see_the_lstm_layers(capsys):
+    encoder = ElmoEncoder(60, 8, 12, finetune=True)
+    encoder.eval()
+    ids = paddle.to_tensor([[5, 6, 7]])
+    right, number = encoder(ids), sum(parameter.size for parameter in encoder.parameters())
+    assert paddle.summary(encoder, input=ids) == {"total_params": number, "trainable_params": number}
+    assert capsys.readouterr().out.count("LSTMP-") == 4
+    seen = []
+    layer = encoder.lstm.backward_layers[1]
+    hook = layer.register_forward_post_hook(lambda layer, inputs, outputs: seen.append((inputs[0].shape, outputs[0])))
+    assert (encoder(ids) == right).all()
+    assert seen[0][0] == [3, 1, 8]
+    assert (encoder.layers(ids)[2, 0, :, 8:].flip(0) == seen[0][1][:, 0]).all()  # it reads from the last word on
+    hook.remove()
+    encoder(ids)
+    assert len(seen) == 2
+
+
 def test_with_autograd_the_backward_pass_may_run_again_and_be_asked_for_parts():
     paddle.seed(2)
     ours = ElmoEncoder(60, 8, 12, finetune=True)

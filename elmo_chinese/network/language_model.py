@@ -105,8 +105,12 @@ class BiLSTM(nn.Layer):
         outputs, hiddens, cells = [], [], []
         for index, layers in enumerate(zip(self.forward_layers, self.backward_layers)):
             inputs = dropout(embedded if from_embeddings else top, index)
-            before = (paddle.stack(state[index::count]) for state in (hidden, cell))
+            before = [paddle.stack(state[index::count]) for state in (hidden, cell)]
             found = run_directions(layers, inputs, *before, self.autograd)
+            if not in_program() and any(
+                layer._forward_post_hooks for layer in layers
+            ):  # those of paddle.summary, or a user's
+                found = _past_hooks(layers, [inputs, *before], found)
             for results, result in zip((outputs, hiddens, cells), found):
                 results.append(result)
             top = outputs[-1] + inputs if index else outputs[-1]
@@ -114,6 +118,13 @@ class BiLSTM(nn.Layer):
             return embedded, outputs, dropout(top, count), None
         states = (paddle.stack(state, axis=1).flatten(0, 1) for state in (hiddens, cells))
         return embedded, outputs, dropout(top, count), tuple(states)
+
+
+def _past_hooks(layers, inputs, results):
+    """Return the results of layers that ran together, as the layers' hooks leave them."""
+    of_each = zip(layers, *(paddle.unbind(tensor, axis=0) for tensor in (*inputs, *results)))
+    seen = [layer(*tensors[:3], results=tuple(tensors[3:])) for layer, *tensors in of_each]
+    return tuple(paddle.stack(tensors) for tensors in zip(*seen))
 
 
 class BiLM(nn.Layer):

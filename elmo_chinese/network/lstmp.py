@@ -335,8 +335,14 @@ class LSTMP(nn.Layer):
         """Return the sizes, for `print(network)`."""
         return f"{self.embed_size}, {self.hidden_size}, clips={self.cell_clip}, {self.proj_clip}"
 
-    def forward(self, inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor):
-        """Run all steps of this direction alone; see `run_directions`, whose first axis is left out."""
+    def forward(self, inputs: paddle.Tensor, hidden: paddle.Tensor, cell: paddle.Tensor, results=None):
+        """Run all steps of this direction alone; see `run_directions`, whose first axis is left out.
+
+        Args:
+            results: what was computed together with another direction; it is returned, so that hooks get to see it.
+        """
+        if results is not None:
+            return results
         results = run_directions([self], *(tensor.unsqueeze(0) for tensor in (inputs, hidden, cell)))
         return tuple(result.squeeze(0) for result in results)
 
