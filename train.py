@@ -310,8 +310,8 @@ def describe_start(job: Pretraining, progress: Progress) -> List[str]:
     words = np.asarray(reader.text.tokens[:LOOKED_AT])
     words = words[(words != vocabulary.start) & (words != vocabulary.end)]
     advice = (
-        f"if {options.vocab_path} is not the vocabulary of this text, make one: preprocess.py vocabulary (--min_count, "
-        "--max_size), or cut the text along its words: preprocess.py sentences --cutter"
+        f"is {options.vocab_path} of other text? preprocess.py vocabulary makes one of this text, "
+        "preprocess.py sentences --cutter cuts text along its words"
     )
     lines.append("unknown     " + unknown_share(int((words == vocabulary.unknown).sum()), len(words), advice))
     return lines

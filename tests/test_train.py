@@ -466,11 +466,11 @@ def test_a_process_that_stands_still_ends_the_run_so_that_it_can_be_started_agai
 def test_all_checkpoints_can_be_kept_and_what_is_deleted_is_said(small, tmp_path, capsys):
     run = [*small, "--batch_size", "8", "--max_epoch", "2", "--para_save_dir", str(tmp_path / "run")]
     train.main([*run, "--keep", "all"])
-    assert "run: all of them stay\n" in capsys.readouterr().out
+    assert f"kept        all checkpoints in {tmp_path / 'run'}\n" in capsys.readouterr().out
     steps = [4, 8, 10, 12, 16]  # 10: the best of the evaluations
     assert sorted(int(path.name[5:]) for path in (tmp_path / "run").glob("step_*")) == steps
     train.main([*run, "--load_dir", "auto", "--keep", "2", "--max_epoch", "2.5"])
-    assert "older ones than the newest 2 are deleted, but for the best one" in capsys.readouterr().out
+    assert "kept        the newest 2 checkpoints in " in capsys.readouterr().out
     assert len(list((tmp_path / "run").glob("step_*"))) <= 3
 
 

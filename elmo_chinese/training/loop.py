@@ -333,10 +333,12 @@ def report_start(job: Job, found: Optional[Checkpoint], progress: Progress, line
     for line in lines:
         say(line)
     if options.keep == "all":
-        say(f"checkpoints in {root}: all of them stay")
+        say(f"kept        all checkpoints in {root}")
     else:
-        say(f"checkpoints in {root}: older ones than the newest {options.keep} are deleted, but for the best one; "
-            "--keep all keeps them")  # fmt: skip
+        say(
+            f"kept        the newest {options.keep} checkpoints in {root}, and the best one; older ones are deleted "
+            "(--keep all: none)"
+        )
 
 
 def report_end(job: Job, progress: Progress) -> None:
