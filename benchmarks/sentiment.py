@@ -21,7 +21,7 @@ from sentiment import Network, Reviews, accuracy, batches, train  # noqa: E402
 
 from bilm import load_encoder, segmenter_of  # noqa: E402
 
-EPOCHS = {200: 30, 1000: 10, None: 3}  # by training lines; None: all of them
+EPOCHS = {200: 15, 1000: 6, None: 3}  # by training lines; None: all of them
 
 
 def cell(options, model, with_elmo, lines, seed):
