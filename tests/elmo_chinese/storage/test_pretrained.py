@@ -60,7 +60,7 @@ def test_softmax_may_be_missing_and_keeps_its_values(folder, capsys):
     init_pretraining_params(None, folder, lm)
     assert np.array_equal(lm.softmax_weight.numpy(), before)
     printed = capsys.readouterr().out
-    assert "loaded 17 parameters" in printed and "keep their initial values: softmax_weight, softmax_bias" in printed
+    assert "loaded 17 parameters" in printed and "at their starting values: softmax_weight, softmax_bias" in printed
 
 
 def test_our_own_checkpoint_gives_the_same(folder, tmp_path, capsys):
