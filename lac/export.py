@@ -19,16 +19,15 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from pathlib import Path
 
 from elmo_chinese.command import command
 from elmo_chinese.console import say
 from elmo_chinese.files import check_apart, write_sums, writing
+from elmo_chinese.network.program import save_program
 from elmo_chinese.text.reading import InputError
 from elmo_chinese.training.flags import Parser
 
-import paddle
 from paddle.static import InputSpec
 
 from lac import model as tagging
@@ -61,9 +60,7 @@ def _write(model: Model, beside: Path) -> None:
     specs = [InputSpec([None, None], "int64", "word_ids"), InputSpec([None], "int64", "lengths")]
     if model.elmo_vocabulary:
         specs.append(InputSpec([None, None], "int64", "elmo_ids"))
-    with warnings.catch_warnings():  # that of Paddle's own layers on an attribute of its own tells a user nothing
-        warnings.filterwarnings("ignore", r"The Attr\(force_cpu\)")
-        paddle.jit.save(network, str(beside / PROGRAM), input_spec=specs)
+    save_program(network, beside / PROGRAM, specs)
     texts = {
         "vocabulary.txt": tagging.vocabulary_text(model),
         "tag.dic": "".join(tag + "\n" for tag in model.text.tags),

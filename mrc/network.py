@@ -20,7 +20,7 @@ each padded to the same number of words.
 from typing import NamedTuple, Optional, Tuple
 
 from elmo_chinese.network.gru import BiGRU, reverse_places, swapped
-from elmo_chinese.network.program import shape
+from elmo_chinese.network.program import Size, as_it_is, shape
 
 import paddle
 import paddle.nn.functional as F
@@ -74,9 +74,9 @@ def random_of(seed: int, step: int, first_question: int = 0, first_passage: int 
     return Random(StepRandom(seed, 2 * step, first_question), StepRandom(seed, 2 * step + 1, first_passage))
 
 
-def mask(width: int, lengths: paddle.Tensor) -> paddle.Tensor:
+def mask(width: Size, lengths: paddle.Tensor) -> paddle.Tensor:
     """Return float32 `[rows, width]`, 1 at words and 0 at padding."""
-    return (paddle.arange(width) < lengths.unsqueeze(1)).astype("float32")
+    return (paddle.arange(width, dtype="int64") < lengths.unsqueeze(1)).astype("float32")
 
 
 class AttentionFlow(nn.Layer):
@@ -92,7 +92,7 @@ class AttentionFlow(nn.Layer):
         self.of_passage, self.of_question = (nn.Linear(size, 1, bias_attr=False) for _ in range(2))
         self.of_both = self.create_parameter([size])
 
-    def forward(self, passages, never_passage, questions, never_question, documents: int) -> paddle.Tensor:
+    def forward(self, passages, never_passage, questions, never_question, documents: Size) -> paddle.Tensor:
         """Return [p, u, p·u, p·h] for each word of the passages, float32 `[questions, documents · words, 4 · size]`.
 
         Args:
@@ -104,11 +104,12 @@ class AttentionFlow(nn.Layer):
         similarity += self.of_passage(passages)
         similarity += (self.of_question(questions).squeeze(-1) + never_question).unsqueeze(1)
         seen = paddle.bmm(F.softmax(similarity, axis=-1), questions)
-        rows, places, size = passages.shape
+        rows, places, size = shape(passages)
         # Each passage is looked at by itself.
-        most = (similarity.max(axis=-1) + never_passage).reshape([rows * documents, 1, -1])
-        pooled = paddle.bmm(F.softmax(most, axis=-1), passages.reshape([rows * documents, -1, size]))
-        pooled = pooled.expand([rows * documents, places // documents, size]).reshape([rows, places, size])
+        apart = [rows * documents, places // documents]
+        most = (similarity.max(axis=-1) + never_passage).reshape(apart).unsqueeze(1)
+        pooled = paddle.bmm(F.softmax(most, axis=-1), passages.reshape([*apart, size]))
+        pooled = pooled.expand([*apart, size]).reshape([rows, places, size])
         return paddle.concat([passages, seen, passages * seen, passages * pooled], axis=-1)
 
 
@@ -184,15 +185,15 @@ class Reader(nn.Layer):
 
         Those of a passage do not depend on the other passages.
         """
-        rows, documents = batch.documents.shape
+        rows, documents = shape(batch.documents)
         questions = self._read(batch.questions, batch.question_lengths, batch.question_elmo, random.questions)
         passages = self._read(batch.passages, batch.passage_lengths, batch.passage_elmo, random.passages)
-        words, chosen = passages.shape[1], batch.documents.flatten()
-        passages = paddle.gather(passages, chosen).reshape([rows, documents * words, -1])
+        (_, words, size), chosen = shape(passages), batch.documents.flatten()
+        passages = paddle.gather(passages, chosen).reshape([rows, documents * words, size])
         lengths = paddle.gather(batch.passage_lengths, chosen)
         there = mask(words, lengths).reshape([rows, documents, words]) * batch.there.unsqueeze(-1)
         never = (1 - there.reshape([rows, documents * words])) * NEVER
-        never_question = (1 - mask(questions.shape[1], batch.question_lengths)) * NEVER
+        never_question = (1 - mask(shape(questions)[1], batch.question_lengths)) * NEVER
         matched = self.attention(passages, never, questions, never_question, documents)
         matched = self._drop(matched, MATCHED, self.dropout, random.questions)
         first = self._model(self.start_modelling, matched, lengths, documents)
@@ -218,9 +219,9 @@ class Reader(nn.Layer):
         return self._drop(vectors, ELMO, self.elmo_dropout, random)
 
     def _model(self, gru, states, lengths, documents):
-        rows, places, size = states.shape
+        rows, places, size = shape(states)
         states = states.reshape([rows * documents, places // documents, size])
-        return _by_time(gru, states, lengths).reshape([rows, places, -1])
+        return _by_time(gru, states, lengths).reshape([rows, places, 2 * gru.hidden_size])
 
     def _drop(self, tensor, stream, share, random):
         if not self.training or not share:
@@ -228,6 +229,47 @@ class Reader(nn.Layer):
         keep = random.keep_mask(stream, tensor.shape[0], tensor.shape[-1], share)
         mask = paddle.to_tensor(keep.astype("float32") / (1 - share)).unsqueeze(1)
         return tensor * mask.expand(tensor.shape)  # Paddle's own way to widen a factor takes five times as long
+
+
+class Exported(nn.Layer):
+    """A reader with its biLM, from ids to what `Reader.forward` returns: what `mrc.export` saves.
+
+    Args:
+        reader: the network, which becomes a part of this.
+    """
+
+    def __init__(self, reader: Reader):
+        super().__init__()
+        self.reader = reader
+
+    @as_it_is
+    def forward(
+        self,
+        questions: paddle.Tensor,
+        question_lengths: paddle.Tensor,
+        passages: paddle.Tensor,
+        passage_lengths: paddle.Tensor,
+        documents: paddle.Tensor,
+        there: paddle.Tensor,
+        sentences: Optional[paddle.Tensor] = None,
+        sentence_lengths: Optional[paddle.Tensor] = None,
+        question_places: Optional[paddle.Tensor] = None,
+        passage_places: Optional[paddle.Tensor] = None,
+    ) -> Tuple[paddle.Tensor, paddle.Tensor]:
+        """Return the logarithms of the probabilities; the first six arguments are those of `Batch`.
+
+        Args:
+            sentences, sentence_lengths: of all texts, as ids of the biLM, int64 `[sentences, words]`, `[sentences]`.
+            question_places, passage_places: where each word of `questions` and `passages` is in `sentences`, taken as
+                one row, int64 of their shapes; at padding any.
+        """
+        elmo = [None, None]
+        if self.reader.encoder:
+            layers = self.reader.encoder.layers(sentences, sentence_lengths).flatten(1, 2)
+            for number, places in enumerate((question_places, passage_places)):
+                found = paddle.gather(layers, places.flatten(), axis=1)
+                elmo[number] = found.reshape([layers.shape[0], *shape(places), layers.shape[-1]])
+        return self.reader(Batch(questions, question_lengths, passages, passage_lengths, documents, there, *elmo))
 
 
 def _by_time(gru: BiGRU, states: paddle.Tensor, lengths: paddle.Tensor) -> paddle.Tensor:

@@ -107,9 +107,7 @@ class BiLSTM(nn.Layer):
             inputs = dropout(embedded if from_embeddings else top, index)
             before = [paddle.stack(state[index::count]) for state in (hidden, cell)]
             found = run_directions(layers, inputs, *before, self.autograd)
-            if not in_program() and any(
-                layer._forward_post_hooks for layer in layers
-            ):  # those of paddle.summary, or a user's
+            if not in_program() and any(layer._forward_post_hooks for layer in layers):  # paddle.summary has some
                 found = _past_hooks(layers, [inputs, *before], found)
             for results, result in zip((outputs, hiddens, cells), found):
                 results.append(result)

@@ -5,7 +5,9 @@ for any number of sentences and words, and for every machine: sizes are tensors 
 recurrence is a loop of Paddle's operators. Both are the same network with the same weights.
 """
 
-from typing import Callable, List, Union
+import warnings
+from pathlib import Path
+from typing import Callable, List, Sequence, Union
 
 import paddle
 
@@ -70,6 +72,13 @@ def loop(step: Callable, inputs: paddle.Tensor, *states: paddle.Tensor) -> paddl
     _, _, written, *_ = paddle.static.nn.while_loop(lambda number, *_: number * AT_ONCE <= last, body, start)
     # Steps after the last one, in the last round, are left out again.
     return paddle.tensor.manipulation.tensor_array_to_tensor(written, axis=0)[0][:steps]
+
+
+def save_program(network: paddle.nn.Layer, path: Path, specs: Sequence[paddle.static.InputSpec]) -> None:
+    """Save a network with `paddle.jit.save`, as `path` with Paddle's own endings."""
+    with warnings.catch_warnings():  # that of Paddle's own layers on an attribute of its own tells a user nothing
+        warnings.filterwarnings("ignore", r"The Attr\(force_cpu\)")
+        paddle.jit.save(network, str(path), input_spec=list(specs))
 
 
 def as_it_is(function: Callable) -> Callable:
