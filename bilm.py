@@ -244,6 +244,9 @@ class ElmoEncoder(nn.Layer):
             )
         return self._vocabulary
 
+    def __dir__(self) -> List[str]:  # paddle.jit.save gets every attribute named here
+        return [name for name in super().__dir__() if name != "vocabulary" or self._vocabulary]
+
     def save_pretrained(self, folder: PathLike) -> None:
         """Save biLM, trained mix, vocabulary and settings, for `from_pretrained` and all else that takes a model.
 

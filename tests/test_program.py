@@ -83,6 +83,17 @@ def test_a_saved_network_gives_the_same_numbers_in_a_fresh_process(name, how, tm
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_an_encoder_is_exported_by_itself_without_a_vocabulary(tmp_path):
+    encoder = Network().elmo
+    encoder.eval()
+    paddle.jit.save(encoder, str(tmp_path / "encoder"), input_spec=SPEC)
+    program = paddle.jit.load(str(tmp_path / "encoder"))
+    program.eval()
+    for ids, lengths in batches():
+        ids, lengths = paddle.to_tensor(ids), paddle.to_tensor(lengths)
+        assert float((program(ids, lengths) - encoder(ids, lengths)).abs().max()) < 1e-5
+
+
 def test_a_network_with_a_frozen_encoder_turned_static_has_the_same_gradients():
     ours, static = Network(), Network()
     for network in (ours, static):
