@@ -1,6 +1,6 @@
 """CPU time of an encoder in dynamic mode, by paddle.jit.load and by Paddle Inference, in turn, on one thread.
 
-    OMP_NUM_THREADS=1 BILM_CPP=0 python benchmarks/export.py
+    FLAGS_eager_delete_tensor_gb=-1 OMP_NUM_THREADS=1 BILM_CPP=0 python benchmarks/export.py
 
 Sentences of 20 words, alone and in batches of 32; sizes of the demonstration. Without BILM_CPP=0, dynamic mode has its
 inner loops in C++. Printed are milliseconds a call, and the share of dynamic mode's speed.
