@@ -29,6 +29,7 @@ import re
 import secrets
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
@@ -36,7 +37,7 @@ from elmo_chinese.command import command
 from elmo_chinese.console import Progress, duration, say
 from elmo_chinese.files import check_apart, discard, lock_folder, remove_unfinished, write_json, writing
 from elmo_chinese.runtime import available_cores
-from elmo_chinese.text.corpus.documents import Document, check_files, chunks, in_order, usable_workers
+from elmo_chinese.text.corpus.documents import Document, check_files, chunks
 from elmo_chinese.text.corpus.forms import NAMES
 from elmo_chinese.text.corpus.sentences import normalise, split_sentences
 from elmo_chinese.text.corpus.shards import PARTS, Cut, Seen, ShardWriter, count_in, empty_counts, plot, summarise
@@ -45,6 +46,7 @@ from elmo_chinese.text.jieba_words import rjieba
 from elmo_chinese.text.reading import InputError, find_files, read_lines
 from elmo_chinese.text.segmenter import JiebaSegmenter, PathSegmenter, Segmenter, read_counts, segmenter_of
 from elmo_chinese.text.vocabulary import MANY_UNKNOWN, UNKNOWN, Vocabulary, note_path, read_note
+from elmo_chinese.text.workers import in_order, usable_workers
 from elmo_chinese.training.flags import Parser, positive_int, share
 
 import numpy as np
@@ -94,10 +96,36 @@ def _of_model(path: str) -> Segmenter:
         raise InputError(str(error))
 
 
+@functools.lru_cache(maxsize=None)
+def what_cuts(cutter: Optional[str], user_dict: Optional[str]) -> Dict[str, str]:
+    """Return what must be the same wherever a corpus is cut: the words, and the packages that are used for it."""
+    dictionary = make_segmenter(cutter, user_dict).dictionary.encode("utf-8")
+    found = {"words": hashlib.sha256(dictionary).hexdigest()}
+    for package in ("jieba", "opencc", "mwparserfromhell"):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # what needs it says so
+            found[package] = metadata.version(package)
+    return found
+
+
 def cut_chunk(
-    chunk: List[Document], width: str, script: Optional[str], cutter: Optional[str], user_dict: Optional[str]
+    chunk: List[Document],
+    width: str,
+    script: Optional[str],
+    cutter: Optional[str],
+    user_dict: Optional[str],
+    expected: Dict[str, str],
 ) -> Cut:
-    """Cut the sentences and words of some documents."""
+    """Cut the sentences and words of some documents.
+
+    Raises:
+        InputError: `what_cuts` is not as expected: this is another machine.
+    """
+    found = what_cuts(cutter, user_dict)
+    other = [
+        f"{name} {found.get(name)} instead of {value}" for name, value in expected.items() if found.get(name) != value
+    ]
+    if other:
+        raise InputError(f"text would be cut differently here ({', '.join(other)}); bring the same versions and files")
     documents, blank, lines, dev = [0, 0], 0, [], []
     convert, segmenter = to_script(script), make_segmenter(cutter, user_dict)
     for starts, is_dev, form, raw in chunk:
@@ -120,11 +148,8 @@ def settings_of(options) -> Dict[str, Any]:
     """Return what decides what is written."""
     names = ["input", "shard_size", "dev_fraction", "text_field", "normalise", "script", "user_dict", "duplicates"]
     settings = {name: getattr(options, name) for name in [*names, "duplicates_memory", "on_bad_record"]}
-    if options.cutter:
-        dictionary = make_segmenter(options.cutter, None).dictionary
-        settings.update(cutter=options.cutter, cutter_sha256=hashlib.sha256(dictionary.encode("utf-8")).hexdigest())
-    if options.user_dict:
-        settings["user_dict_sha256"] = hashlib.sha256(Path(options.user_dict).read_bytes()).hexdigest()
+    if options.cutter or options.user_dict:
+        settings.update(cutter=options.cutter, words_sha256=what_cuts(options.cutter, options.user_dict)["words"])
     return settings
 
 
@@ -191,6 +216,10 @@ def make_sentences(options) -> None:
     """Make the corpus, or what an interrupted run left of it to make."""
     start = time.perf_counter()
     output = Path(options.output)
+    if options.scheduler:  # its workers stand in other folders
+        for name in ("cutter", "user_dict"):
+            path = getattr(options, name)
+            setattr(options, name, os.path.abspath(path) if path and os.path.exists(path) else path)
     if options.cutter and options.user_dict:
         raise InputError("--user_dict is for jieba, and --cutter cuts by a dictionary; give one of them")
     to_script(options.script)  # what is not installed is found at once,
@@ -229,8 +258,8 @@ def make_sentences(options) -> None:
 
     tasks = chunks(files, options.text_field, options.dev_fraction, state["position"])
     how = dict(width=options.normalise, script=options.script, cutter=options.cutter, user_dict=options.user_dict)
-    work_on = functools.partial(cut_chunk, **how)
-    with contextlib.closing(in_order(work_on, tasks, options.workers)) as cuts, open(
+    work_on = functools.partial(cut_chunk, expected=what_cuts(options.cutter, options.user_dict), **how)
+    with contextlib.closing(in_order(work_on, tasks, options.workers, options.scheduler)) as cuts, open(
         work / "fingerprints.u8", "ab"
     ) as fingerprints:
         for (position, size), cut in cuts:
@@ -372,6 +401,7 @@ def main(arguments=None) -> None:
         help="what drop may use: 17 bytes a sentence; beyond that the oldest are forgotten (default: 256MB)",
     )
     make.add_argument("--workers", type=positive_int, default=available_cores(), help="processes (default: one a core)")
+    make.add_argument("--scheduler", metavar="ADDRESS", help="words are cut by a Dask cluster: tcp://HOST:8786")
     make.add_argument(
         "--on_bad_file", choices=["stop", "skip"], default="stop", help="what cannot be decoded (default: stop)"
     )
@@ -389,4 +419,6 @@ def main(arguments=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import preprocess  # the workers of a cluster find its functions by this name
+
+    preprocess.main()

@@ -35,6 +35,7 @@ setup(
         "gpu": pinned("requirements.txt", without=["visualdl", "jieba"]),
         "visualdl": only("requirements.txt", "visualdl"),
         "wikipedia": only("requirements-dev.txt", "mwparserfromhell") + only("requirements-dev.txt", "opencc"),
+        "cluster": only("requirements-dev.txt", "distributed"),
         "h5": only("requirements-dev.txt", "h5py"),
     },
 )

@@ -65,6 +65,7 @@ def test_the_names_it_takes_are_few_and_its_own(wheel, installed):
         "visualdl": "visualdl==2.5.3",
         "h5": "h5py==",
         "wikipedia": "mwparserfromhell==",
+        "cluster": "distributed==2023.5.0",
     }
     lines = [line.replace(" ", "").replace('"', "'") for line in metadata.splitlines()]
     for extra, pin in extras.items():

@@ -3,32 +3,24 @@
 Files of any size are read in blocks, and twice: once to check them, once to cut them.
 """
 
-import collections
 import contextlib
 import functools
 import hashlib
-import multiprocessing
-import multiprocessing.connection
 import os
 import re
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from elmo_chinese.console import Progress, say
-from elmo_chinese.runtime import available_cores
+from elmo_chinese.console import Progress
 from elmo_chinese.text.corpus import forms
 from elmo_chinese.text.reading import InputError, PathLike
+from elmo_chinese.text.workers import in_order
 
 PIECE = 2**20  # characters; a longer document is handed on in pieces
 MARKS = re.compile(r"\s*<S>\s+(.*)</S>\s*")  # of a sentence that was segmented already
 FEW = 10  # where dev would get fewer documents, it is drawn in blocks of the longer ones
 DEV_BLOCK = 1000  # characters
 CHUNK = 2**16  # characters handed to a worker at once
-WORKERS_A_CORE = 4
 Document = Tuple[bool, bool, str, List[str]]  # starts here (or goes on), is for dev, form of the file, lines
 
 
@@ -196,66 +188,3 @@ def chunks(
                 chunk, size = [], 0
     if chunk:
         yield ((len(files), 0), size), chunk
-
-
-# --- several processes ---
-
-
-def usable_workers(wanted: int) -> int:
-    """Return how many processes are started of those that are wanted, and say why if it is another number.
-
-    More than `WORKERS_A_CORE` for each core cost memory and gain nothing. Without semaphores (Linux keeps them in
-    /dev/shm) processes cannot share work.
-    """
-    most = max(16, WORKERS_A_CORE * available_cores())
-    if wanted > most:
-        say(f"{most} processes instead of --workers {wanted}: more would gain nothing on {available_cores()} cores")
-    if wanted > 1:
-        try:
-            multiprocessing.Lock()
-        except (OSError, ImportError) as error:
-            say(
-                f"one process instead of {wanted}: none can share work here ({error}; is /dev/shm there, and writable?)"
-            )
-            return 1
-    return min(wanted, most)
-
-
-def _end_with_parent() -> None:
-    """Make a worker leave Ctrl-C to the main process, and end when that one is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def wait():
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def in_order(function: Callable, tasks: Iterable[Tuple[Any, Any]], workers: int) -> Iterator[Tuple[Any, Any]]:
-    """Yield `(key, function(task))` for each `(key, task)`, in order; worked out by several processes.
-
-    Raises:
-        InputError: a worker was killed.
-    """
-    if workers == 1:
-        for key, task in tasks:
-            yield key, function(task)
-        return
-    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
-        waiting: collections.deque = collections.deque()
-        try:
-            for key, task in tasks:
-                waiting.append((key, pool.submit(function, task)))
-                if len(waiting) > 3 * workers:  # memory is bounded by so many chunks
-                    key, future = waiting.popleft()
-                    yield key, future.result()
-            while waiting:
-                key, future = waiting.popleft()
-                yield key, future.result()
-        except BrokenProcessPool:
-            raise InputError("a worker process ended (killed? no memory?); start the same command again to resume")
-        finally:
-            for _, future in waiting:
-                future.cancel()

@@ -2,14 +2,10 @@
 
 import gzip
 import json
-import multiprocessing
-import os
-import signal
-import time
 
 from elmo_chinese.text.corpus import documents as documents_file
 from elmo_chinese.text.corpus import forms
-from elmo_chinese.text.corpus.documents import check_file, documents, draw_dev, in_order, usable_workers
+from elmo_chinese.text.corpus.documents import check_file, documents, draw_dev
 from elmo_chinese.text.reading import InputError
 
 import numpy as np
@@ -137,47 +133,3 @@ def test_a_long_document_is_drawn_from_in_blocks_of_lines(fraction):
         drawn = [(is_dev, line) for _, is_dev, block in draw_dev(pieces, fraction, 100) for line in block]
         first = next(draw_dev([(True, lines[:700])], fraction, 100))
         assert [line for _, line in drawn] == lines and drawn[0][0] == first[1]
-
-
-def _slowly(number):
-    time.sleep(0.02 if number % 3 == 0 else 0)
-    return number * number
-
-
-def _die(number):
-    if number == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_order_and_few_tasks_are_taken_ahead(workers):
-    taken = []
-
-    def tasks():
-        for number in range(40):
-            taken.append(number)
-            yield f"key {number}", number
-
-    for done, (key, result) in enumerate(in_order(_slowly, tasks(), workers)):
-        assert key == f"key {done}" and result == done * done
-        assert len(taken) <= done + 1 + 3 * workers + 1
-
-
-def test_a_killed_worker_is_an_error():
-    with pytest.raises(InputError, match="a worker process ended"):
-        list(in_order(_die, enumerate(range(20)), 2))
-
-
-@pytest.mark.usefixtures("shown")
-def test_workers_are_bounded_and_one_where_none_can_share_work(monkeypatch, capsys):
-    monkeypatch.setattr(documents_file, "available_cores", lambda: 5)
-    assert usable_workers(20) == 20 and capsys.readouterr().out == ""
-    assert usable_workers(100000) == 20 and "20 processes instead of --workers 100000" in capsys.readouterr().out
-
-    def lock():
-        raise FileNotFoundError(2, "No such file or directory")
-
-    monkeypatch.setattr(multiprocessing, "Lock", lock)
-    assert usable_workers(3) == 1 and "is /dev/shm there, and writable" in capsys.readouterr().out
-    assert usable_workers(1) == 1 and capsys.readouterr().out == ""
