@@ -103,7 +103,10 @@ def _projected(inputs, operands):
     """Return the gates of all steps before the recurrence, `[steps, directions, batch, 4·hidden]`."""
     _, steps, batch, _ = shape(inputs)
     directions = zip(operands.bias, paddle.unbind(inputs.flatten(1, 2), axis=0), operands.gate_w)
-    gates = [paddle.addmm(bias, rows, weight) for bias, rows, weight in directions]
+    if in_program():  # paddle2onnx has no addmm
+        gates = [paddle.matmul(rows, weight) + bias for bias, rows, weight in directions]
+    else:
+        gates = [paddle.addmm(bias, rows, weight) for bias, rows, weight in directions]
     return paddle.stack([of_one.reshape([steps, batch, of_one.shape[-1]]) for of_one in gates], axis=1)
 
 
@@ -112,6 +115,7 @@ class _Operands(NamedTuple):
 
     gate_w, bias: of each direction. transposed_w, recurrent_w: `[directions, 4·hidden, embed]`, the latter halved.
     projection_w: `[directions, hidden, embed]`. shares, one: see `_activated`, `[4·hidden]` and `[1]`.
+    lerp: what makes the gates of them.
     """
 
     gate_w: Tensors
@@ -121,6 +125,7 @@ class _Operands(NamedTuple):
     projection_w: paddle.Tensor
     shares: paddle.Tensor
     one: paddle.Tensor
+    lerp: Callable = paddle.lerp
 
 
 def _operands(weights):
@@ -143,7 +148,7 @@ def _activated(gates, operands):
 
     So one tanh does for all four; on CPU Paddle's sigmoid takes eight times as long. The candidate stays as it is.
     """
-    return paddle.split(paddle.lerp(operands.one, gates, operands.shares), 4, axis=-1)
+    return paddle.split(operands.lerp(operands.one, gates, operands.shares), 4, axis=-1)
 
 
 def _step(gates, hidden, cell, operands, clips):
@@ -173,6 +178,8 @@ def _steps_in_paddle(inputs, weights, hidden, cell, clips, keep, precision="floa
 def _steps_in_program(inputs, weights, hidden, cell, clips):
     """Return the outputs alone, `[directions, steps, batch, embed]`."""
     operands = _operands(weights)
+    if inputs.shape[1] > 0:  # for ONNX (see `loop`): paddle2onnx has no lerp
+        operands = operands._replace(lerp=lambda one, gates, shares: one + shares * (gates - one))
     outputs = loop(
         lambda gates, *states: _step(gates, *states, operands, clips)[1:], _projected(inputs, operands), hidden, cell
     )

@@ -54,6 +54,12 @@ def loop(step: Callable, inputs: paddle.Tensor, *states: paddle.Tensor) -> paddl
     Returns:
         the first state after each step, `[steps, …]`.
     """
+    if inputs.shape[0] > 0:  # a fixed number of steps needs no loop, nor an array of tensors, which ONNX has not
+        results = []
+        for of_step in paddle.unbind(inputs):
+            states = step(of_step, *states)
+            results.append(states[0])
+        return paddle.stack(results)
     steps = paddle.shape(inputs)[:1].astype("int64")
     places, last = paddle.arange(AT_ONCE, dtype="int64"), steps - 1
     written = paddle.tensor.create_array(inputs.dtype)
