@@ -12,6 +12,8 @@ import time
 from typing import Iterator
 
 logger = logging.getLogger("elmo_chinese")
+if logger.level == logging.NOTSET:
+    logger.setLevel(logging.WARNING)  # Paddle 3 gives the root logger a handler that prints everybody's INFO lines
 
 
 def duration(seconds: float) -> str:
