@@ -23,7 +23,7 @@ from elmo_chinese.console import say, size_text
 from elmo_chinese.network.gradients import SPARSE, data_parallel, make_optimizer, share_row_gradients
 from elmo_chinese.network.precision import why_no_bfloat16
 from elmo_chinese.storage import checkpoint, contents
-from elmo_chinese.storage.checkpoint import Checkpoint
+from elmo_chinese.storage.checkpoint import Checkpoint, CheckpointError
 from elmo_chinese.storage.pretrained import bilm_numbers, load_pretrained, rows_by_name
 from elmo_chinese.text.vocabulary import Vocabulary, note_path, read_note, unknown_share
 from elmo_chinese.training import loop, session
@@ -327,6 +327,12 @@ def set_up(
         session.keep_rows(options, typed, found)
     vocabulary = load_vocabulary(options, found)
     train_reader, dev_reader = make_readers(options, vocabulary)
+    if found:  # before memory is set aside for these sizes
+        numbers = bilm_numbers(vocabulary.size, options.embed_size, options.hidden_size, options.num_layers)
+        if numbers > sum(array.size for array in found.model.values()):
+            raise CheckpointError(
+                f"{found.path}: {contents.MODEL_FILE} is too small for the sizes in {contents.INFO_FILE}"
+            )
     lm = make_model(options, vocabulary)
     optimizer = make_optimizer(options.optim, options.learning_rate, lm.parameters())
     if options.load_pretraining_params and not found:
