@@ -679,6 +679,14 @@ def test_a_run_that_goes_on_elsewhere_leaves_alone_what_it_began_from(finished, 
     assert checkpoint.run_of(other) == run and files_of(folder) == before
 
 
+def test_a_run_that_goes_on_elsewhere_from_the_end_has_nothing_to_save(finished, tmp_path, capsys):
+    run, folder = finished
+    train.main([*run, "--load_dir", str(folder), "--para_save_dir", str(tmp_path / "other")])
+    printed = capsys.readouterr().out
+    assert "trained to step 8;" in printed and "\ncheckpoint " not in printed
+    assert not checkpoint.all_saved(tmp_path / "other")
+
+
 def test_the_folder_of_another_run_is_refused_before_anything_is_done(finished, small, tmp_path, capsys):
     folder, other = finished[1], tmp_path / "other"
     train.main([*small, "--batch_size", "8", "--max_epoch", "0.5", "--para_save_dir", str(other)])

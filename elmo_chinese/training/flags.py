@@ -125,6 +125,8 @@ class TrainingParser(Parser):
                 read[name] = vars(self.parse_args(words))[name]
                 if several and len(read[name]) != len(value):
                     raise OptionError
+                if isinstance(read[name], str) != isinstance(value, str):  # in JSON "8" is no number
+                    raise OptionError
             except OptionError:
                 raise OptionError(f"{where}: it was saved with --{name} {value!r:.60}, which cannot be")
         return read

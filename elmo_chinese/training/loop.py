@@ -351,7 +351,10 @@ def report_end(job: Job, progress: Progress) -> None:
         say(f"trained to step {progress.step}; more with {again} and a larger {more} than {passes:g}")
     else:
         say(f"asked to stop: saved step {progress.step}; resume with {again}")
-    say(f"checkpoint {next(checkpoint.candidates(job.root))}\nlogs       {log}")
+    newest = next(checkpoint.candidates(job.root), None)
+    if newest:  # none was saved where the run that this one goes on from had come to its end
+        say(f"checkpoint {newest}")
+    say(f"logs       {log}")
     best = checkpoint.best_of(job.root)
     if best:
         say(f"best       {best}")

@@ -77,7 +77,7 @@ def test_another_spelling_of_a_value_is_that_value(capsys):
 
 
 @pytest.mark.parametrize("saved", [
-    dict(size=0), dict(size=4.5), dict(size=None), dict(size=[3]), dict(size=True), dict(kind="other"),
+    dict(size="8"), dict(size=0), dict(size=4.5), dict(size=None), dict(size=[3]), dict(size=True), dict(kind="other"),
     dict(rate=float("nan")), dict(rate="fast"), dict(rate=-1), dict(files=[1, {}]), dict(files={}),
     dict(files=["a", "--size=9"]), dict(shuffle="perhaps"), [],
 ])  # fmt: skip
